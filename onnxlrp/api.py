@@ -1,0 +1,137 @@
+"""The Python interface; the command line is a thin skin over it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from onnxlrp.check.save import default_output, save
+from onnxlrp.compile import Converted, Request, compile_model
+from onnxlrp.errors import UsageError
+from onnxlrp.planning.model import Plan
+from onnxlrp.read.load import load
+from onnxlrp.read.prepare import prepare
+from onnxlrp.tables import RuleTable
+
+ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
+Rules = str | os.PathLike[str] | RuleTable
+TargetLike = str | int | Sequence[int]
+
+
+def compile_like(model: ModelLike, request: Request, base_dir: str | os.PathLike[str] | None = None) -> Converted:
+    """Reads, plans and emits; the shared way of everything below."""
+    return compile_model(prepare(load(model, base_dir)), request)
+
+
+def convert(
+    model: ModelLike,
+    *,
+    rules: Rules = "default",
+    target: TargetLike = "argmax",
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    axis: int | None = None,
+    on_demand: bool = False,
+    ledger: bool = False,
+    base_dir: str | os.PathLike[str] | None = None,
+) -> onnx.ModelProto:
+    """The model with relevance outputs added; the given one is not changed.
+
+    Args:
+        model: a path, the bytes of a file, or a ModelProto.
+        rules: a preset's name, a path to a TOML file, or a rule table.
+        target: "argmax" (per sample the largest element of the explained output), an index or tuple of indices
+            (batch left out), "input" (adds an int64 input `lrp_target` [batch, k]), "seed" (adds a float input
+            `lrp_seed` in the explained output's shape), or "top:K" (K maps, axis 1 of each relevance output).
+        inputs: names of the inputs to explain; every float input that the target depends on when empty.
+        outputs: names of the tensors to explain; the first float output when empty. With several, relevance outputs
+            are called `<input>_relevance_<output>`.
+        axis: with target "argmax", the axis along which the largest element is explained at every position.
+        on_demand: adds a bool input `lrp_explain` [batch, 1]; where none is true, relevance is zeros and costs nothing.
+        ledger: adds the float64 output `lrp_ledger` [steps, 7], see `onnxlrp.emit.ledger`.
+        base_dir: folder of external data, for bytes and ModelProto.
+
+    Returns:
+        A ModelProto with one more output `<input>_relevance`, float32 in the shape of the input, per explained input.
+
+    Raises:
+        ModelReadError: the model cannot be read.
+        UsageError: an option does not fit the model.
+        ConversionError: the model cannot be converted; every node in the way is named.
+    """
+    return compile_like(model, Request(rules, target, inputs, outputs, axis, on_demand, ledger), base_dir).model
+
+
+def plan(
+    model: ModelLike,
+    *,
+    rules: Rules = "default",
+    target: TargetLike = "argmax",
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    axis: int | None = None,
+    on_demand: bool = False,
+    base_dir: str | os.PathLike[str] | None = None,
+) -> Plan:
+    """What `convert` would do with the same arguments, node by node, with reasons and cost."""
+    return compile_like(model, Request(rules, target, inputs, outputs, axis, on_demand), base_dir).plan
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What `convert_file` wrote.
+
+    Attributes:
+        path: the converted model.
+        relevance: name of the relevance output of each explained input.
+        grown_bytes: by how much the file is larger than the original.
+        seconds: how long it took.
+        written: every file that was written (data files that had to come along included).
+    """
+
+    path: Path
+    relevance: dict[str, str]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    grown_bytes: int
+    seconds: float
+    plan: Plan
+    written: tuple[Path, ...] = ()
+
+
+def convert_file(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    rules: Rules = "default",
+    target: TargetLike = "argmax",
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    axis: int | None = None,
+    on_demand: bool = False,
+) -> ConvertResult:
+    """Converts a file to a file, `<stem>.lrp.onnx` beside it unless `out` is given. Nothing half-written is left."""
+    begun = time.perf_counter()
+    path = Path(model)
+    target_path = default_output(path) if out is None else Path(out)
+    source = load(path)
+    if target_path.is_dir():
+        raise UsageError(f"{target_path} is a folder; name the file to write")
+    request = Request(rules, target, inputs, outputs, axis, on_demand)
+    converted = compile_model(prepare(source), request)
+    written = save(converted.model, target_path, source)
+    return ConvertResult(
+        target_path,
+        dict(converted.relevance),
+        converted.plan.warnings,
+        converted.plan.notes,
+        target_path.stat().st_size - path.stat().st_size,
+        time.perf_counter() - begun,
+        converted.plan,
+        tuple(written),
+    )

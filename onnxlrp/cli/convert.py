@@ -1,0 +1,50 @@
+"""`onnxlrp convert`: write a model with its relevance pass inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from onnxlrp.cli.options import conversion_options, json_option, model_argument
+from onnxlrp.cli.output import print_facts, print_json, print_warnings, size, working
+from onnxlrp.cli.plan import cost_line
+
+
+@click.command(short_help="Write a model with its relevance pass inside.")
+@model_argument
+@click.option(
+    "-o",
+    "--out",
+    metavar="OUT",
+    help="File to write.  [default: MODEL with .lrp.onnx in place of its ending]",
+)
+@conversion_options
+@json_option
+def convert(model: str, out: str | None, request: dict[str, Any], as_json: bool) -> None:
+    """Write a model that returns the prediction and a relevance map for each explained input.
+
+    MODEL is an ONNX file; it is never changed. For an explained input X the new model has the output
+    X_relevance.
+    """
+    import onnxlrp
+
+    with working(f"Converting {model}"):
+        result = onnxlrp.convert_file(model, out, **request)
+    if as_json:
+        print_json(result)
+        return
+    plan = result.plan
+    print_warnings(result.warnings)
+    print_facts(
+        {
+            "written": str(result.path),
+            "relevance": [f"{name} -> {relevance}" for name, relevance in result.relevance.items()],
+            "rule table": plan.rule_table,
+            "target": f"{plan.target} of {', '.join(plan.explained_outputs)}",
+            "cost": cost_line(plan),
+            "file": f"{size(result.grown_bytes)} larger than the model",
+            "time": f"{result.seconds:.1f} s",
+            "notes": list(result.notes),
+        }
+    )

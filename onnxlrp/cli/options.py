@@ -1,0 +1,100 @@
+"""Options that several commands share, and the forms in which values may be written."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Callback = Callable[..., Any]
+Target = str | int | tuple[int, ...]
+
+
+def parse_target(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Target | None:
+    """`argmax`, `input`, `seed`, `top:5`, an index such as `7`, or one per axis such as `7,3,5`."""
+    if text is None or text in ("argmax", "input", "seed") or re.fullmatch(r"top:0*[1-9]\d*", text, re.ASCII):
+        return text
+    if re.fullmatch(r"\d+( *, *\d+)*", text, re.ASCII):
+        index = tuple(int(part) for part in text.split(","))
+        return index if len(index) > 1 else index[0]
+    raise click.BadParameter(
+        f"{text!r} is no target; write argmax, an index (7, or 7,3,5 for several axes), top:K, input or seed"
+    )
+
+
+_REQUEST = (
+    click.option(
+        "--rules",
+        metavar="NAME|FILE",
+        help="Rule table: a preset (see 'onnxlrp rules') or the path of a .toml file.  [default: default]",
+    ),
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME",
+        help="Explain this input only; may be repeated.  [default: all float and token inputs]",
+    ),
+    click.option(
+        "--output",
+        "outputs",
+        multiple=True,
+        metavar="NAME",
+        help="Explain this output, or any tensor inside the model; may be repeated.  "
+        "[default: the first float output]",
+    ),
+    click.option(
+        "--target",
+        callback=parse_target,
+        metavar="T",
+        help="What to explain: argmax, an index (7, or 7,3,5 without the batch axis), top:K, input (adds the "
+        "input lrp_target) or seed (adds the input lrp_seed).  [default: argmax]",
+    ),
+    click.option(
+        "--axis",
+        type=int,
+        metavar="A",
+        help="With argmax: the largest along axis A at every position, summed.",
+    ),
+)
+_ON_DEMAND = click.option(
+    "--on-demand",
+    is_flag=True,
+    help="Add the input lrp_explain; while it is false the model costs no more than the original.",
+)
+model_argument = click.argument("model", metavar="MODEL")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+
+def request_options(command: Callback) -> Callback:
+    """The options that say what is explained; the command receives those stated as `request`, a dict."""
+    return _collected(command, _REQUEST, ("rules", "inputs", "outputs", "target", "axis"))
+
+
+def conversion_options(command: Callback) -> Callback:
+    """`request_options` and those that shape the emitted model."""
+    names = ("rules", "inputs", "outputs", "target", "axis", "on_demand")
+    return _collected(command, (*_REQUEST, _ON_DEMAND), names)
+
+
+def _collected(
+    command: Callback, options: tuple[Callable[[Callback], Callback], ...], names: tuple[str, ...]
+) -> Callback:
+    @functools.wraps(command)
+    def with_request(**values: Any) -> Any:
+        # What is not stated is left to the Python API, so that defaults are written once. (0 is stated.)
+        given = {name: values.pop(name) for name in names}
+        request = {
+            name: value
+            for name, value in given.items()
+            if value is not None and value is not False and value != ()
+        }
+        return command(request=request, **values)
+
+    wrapped: Callback = with_request
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped

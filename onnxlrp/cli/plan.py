@@ -1,0 +1,123 @@
+"""`onnxlrp plan`: show which node is treated by which rule, and why. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxlrp.cli.options import conversion_options, json_option, model_argument
+from onnxlrp.cli.output import (
+    on_terminal,
+    print_facts,
+    print_json,
+    print_table,
+    print_warnings,
+    quantity,
+    shortened,
+    working,
+)
+from onnxlrp.rules.spec import RULES
+
+if TYPE_CHECKING:
+    from onnxlrp.planning.model import Plan, PlanStep
+
+#: Longest node name on a terminal; elsewhere names are never shortened.
+_NAME_WIDTH = 36
+
+
+@click.command(short_help="Show which rule each node gets, and why.")
+@model_argument
+@conversion_options
+@json_option
+def plan(model: str, request: dict[str, Any], as_json: bool) -> None:
+    """Show node by node, from the target back to the input, which rule a conversion applies and why.
+
+    The cost is counted in multiply-adds, as a multiple of the model's own forward pass. On a terminal long
+    names are shortened; in a pipe each step is one line with all its nodes.
+    """
+    import onnxlrp
+
+    with working(f"Planning {model}"):
+        found = onnxlrp.plan(model, **request)
+    if as_json:
+        print_json(found)
+        return
+    print_warnings(found.warnings)
+    columns = ["operator", "rule", "cost", "nodes", "reason"]
+    stopped = ["stopped"] if any(step.stopped for step in found.steps) else []
+    rows = (_row(step, found.forward_macs)[: len(columns) + len(stopped)] for step in found.steps)
+    print_table(columns + stopped, rows, fixed=("operator", "cost"), right=("cost",))
+    click.echo()
+    print_facts(
+        {
+            "rule table": found.rule_table,
+            "target": f"{found.target} of {', '.join(found.explained_outputs)}",
+            "explained": list(found.explained_inputs),
+            "steps": str(len(found.steps)),
+            "cost": cost_line(found),
+            "notes": list(found.notes),
+        }
+    )
+
+
+def cost_line(plan: Plan) -> str:
+    """The total cost in one line, as a multiple of the forward pass."""
+    if plan.cost is None or plan.forward_macs is None or plan.relevance_macs is None:
+        return "unknown: the model does not state the shapes that are needed to count"
+    return (
+        f"{plan.cost:.2f}x the forward pass "
+        f"({quantity(plan.forward_macs)} multiply-adds, and {quantity(plan.relevance_macs)} for relevance)"
+    )
+
+
+def _row(step: PlanStep, forward_macs: int | None) -> Sequence[str]:
+    return (
+        step.operator,
+        rule_label(step.rule, step.parameters),
+        _step_cost(step.relevance_macs, forward_macs),
+        _names(step.nodes),
+        step.reason,
+        ", ".join(_name(name) for name in step.stopped),
+    )
+
+
+def rule_label(rule: str, parameters: Mapping[str, Any]) -> str:
+    """A rule with the parameters that differ from its defaults: `gamma (gamma=0.1)`."""
+    spec = RULES.get(rule)
+    stated = [
+        f"{name}={_value(value)}"
+        for name, value in parameters.items()
+        if spec is None or name not in spec.parameters or value != spec.parameters[name].default
+    ]
+    return f"{rule} ({', '.join(stated)})" if stated else rule
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]" if len(value) <= 4 else f"[{len(value)} values]"
+    return str(value)
+
+
+def _step_cost(macs: int | None, forward_macs: int | None) -> str:
+    """What the rule adds, as a multiple of the whole model's forward pass."""
+    if macs == 0:
+        return "-"
+    if macs is None or not forward_macs:
+        return "?"
+    ratio = macs / forward_macs
+    return f"{ratio:.2f}x" if ratio >= 0.005 else "<0.01x"
+
+
+def _names(names: Sequence[str]) -> str:
+    if not on_terminal():
+        return ", ".join(names)
+    more = f" +{len(names) - 1}" if len(names) > 1 else ""
+    return "".join(map(_name, names[:1])) + more
+
+
+def _name(name: str) -> str:
+    return shortened(name, _NAME_WIDTH) if on_terminal() else name

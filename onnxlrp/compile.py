@@ -1,0 +1,231 @@
+"""The stages put together: prepared model and request in, converted model and plan out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from onnxlrp.check import metadata
+from onnxlrp.emit import assemble
+from onnxlrp.emit.assemble import Output
+from onnxlrp.emit.backward import Walked, as_output, walk
+from onnxlrp.emit.builder import PREFIX, Builder
+from onnxlrp.emit.context import Ledger
+from onnxlrp.emit.ledger import ledger_table
+from onnxlrp.emit.relevance import Relevance
+from onnxlrp.emit.seed import Seed, start
+from onnxlrp.errors import ConversionError, UsageError
+from onnxlrp.graph.surgeon import constant_proto
+from onnxlrp.graph.view import Graph
+from onnxlrp.planning.model import Plan
+from onnxlrp.planning.paths import Paths
+from onnxlrp.planning.program import Planner, Program
+from onnxlrp.planning.report import plan_steps, totals
+from onnxlrp.planning.target import Explained, Target, check_index, parse_target, resolve_outputs
+from onnxlrp.read.prepare import Prepared
+from onnxlrp.tables import RuleTable, load_table
+from onnxlrp.understand.facts import Facts
+from onnxlrp.version import VERSION
+
+LEDGER_OUTPUT = "lrp_ledger"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for; see `onnxlrp.convert` for the meaning of each field."""
+
+    rules: str | os.PathLike[str] | RuleTable = "default"
+    target: str | int | Sequence[int] = "argmax"
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+    axis: int | None = None
+    on_demand: bool = False
+    ledger: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model with everything that is known about it.
+
+    `relevance` is the output name of each explained input (of the first explained output where there are several).
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    relevance: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The relevance pass of one explained output."""
+
+    explained: Explained
+    program: Program
+    walked: Walked
+    seed: Seed
+    outputs: tuple[Output, ...] = ()
+    ledger: Ledger = field(default_factory=Ledger)
+
+
+def explained_inputs(graph: Graph, names: Sequence[str], targets: Sequence[Explained]) -> tuple[str, ...]:
+    """The inputs to explain: those named, or every float input that the target depends on.
+
+    Raises:
+        UsageError: a named input does not exist, is not made of floats, or has no way to the target.
+        ConversionError: no input has a way to the target.
+    """
+    floats = [i for i in graph.inputs if graph.is_float(i)]
+    for name in names:
+        if name not in graph.inputs:
+            raise UsageError(f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}")
+        if name not in floats:
+            raise UsageError(f"input {name!r} is not made of floats and cannot be explained; explain a float tensor")
+    chosen = tuple(dict.fromkeys(names)) or tuple(floats)
+    ways = [Paths(graph, chosen, t.tensor) for t in targets]
+    reached = tuple(x for x in chosen if any(way.reaches(x) for way in ways))
+    missing = [x for x in chosen if x not in reached]
+    what = ", ".join(t.name for t in targets)
+    if names and missing:
+        raise UsageError(f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain")
+    if not reached:
+        raise ConversionError(f"output {what} does not depend on any float input, so there is nothing to explain")
+    return reached
+
+
+def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
+    taken = [n for n in wanted if graph.exists(n)]
+    if taken:
+        raise UsageError(f"the model already has a tensor {taken[0]!r}, which is the name of an output to be added; rename it")
+    inside = next((n for n in graph.producer if n.startswith(f"{PREFIX}/")), None)
+    if inside is not None:
+        raise ConversionError(f"the model has a tensor {inside!r}; names that begin with {PREFIX}/ are kept for relevance")
+
+
+def _suffix(explained: Explained, several: bool) -> str:
+    return f"_{explained.name}" if several else ""
+
+
+def compile_model(prepared: Prepared, request: Request) -> Converted:
+    """Plans and emits the relevance pass.
+
+    Raises:
+        UsageError: the request does not fit the model.
+        ConversionError: nodes stand in the way; all of them are named.
+    """
+    table = load_table(request.rules)
+    target = parse_target(request.target, request.axis)
+    if request.ledger and (target.mode == "top" or request.on_demand):
+        raise UsageError("a ledger is kept for plain conversions only, not with top:K or on demand")
+    graph = Graph(prepared.model, prepared.inferred)
+    facts = Facts(graph, prepared.source.data_folders)
+    targets = resolve_outputs(graph, request.outputs)
+    inputs = explained_inputs(graph, request.inputs, targets)
+    several = len(targets) > 1
+    names = {(x, t.name): f"{x}_relevance{_suffix(t, several)}" for t in targets for x in inputs}
+    _refuse_names(graph, [*names.values(), assemble.EXPLAIN_INPUT])
+    for t in targets:
+        check_index(target, t.tensor, graph.shape(t.tensor))
+    if target.mode == "top" and several:
+        raise UsageError("top:K explains one output at a time; name one with --output")
+
+    b = Builder(graph)
+    pinned = frozenset(t.tensor for t in targets) | frozenset(inputs)
+    parts: list[_Part] = []
+    for t in targets:
+        planner = Planner(graph, facts, table, inputs, t.tensor, pinned)
+        program = planner.program()
+        seed = start(b, t.tensor, target, _suffix(t, several))
+        ledger = Ledger(request.ledger)
+        first = (t.tensor, Relevance(seed.multiplier, t.tensor))
+        walked = walk(b, facts, program, first, inputs, frozenset(planner.paths.between), ledger)
+        outputs = tuple(
+            Output(
+                names[x, t.name],
+                as_output(b, walked.relevance.get(x), x, table.output == "gradient"),
+                graph.shape(x),
+                x,
+            )
+            for x in inputs
+        )
+        parts.append(_Part(t, program, walked, seed, outputs, ledger))
+    model, emitted = _emit(prepared, graph, facts, b, parts, target, request)
+    steps = tuple(s for part in parts for s in part.program.steps)
+    rows = plan_steps(graph, steps, emitted, facts)
+    forward, added = totals(graph, rows)
+    plan = Plan(
+        rule_table=table.name,
+        target=str(target),
+        explained_inputs=inputs,
+        explained_outputs=tuple(t.name for t in targets),
+        steps=rows,
+        warnings=tuple(dict.fromkeys(w for part in parts for w in part.program.warnings)),
+        notes=(*prepared.notes, *(n for t in targets for n in t.notes)),
+        forward_macs=forward,
+        relevance_macs=added,
+        settings={"on_demand": request.on_demand, "output": table.output},
+    )
+    relevance = {x: names[x, targets[0].name] for x in inputs}
+    metadata.write(
+        model,
+        metadata.Metadata(
+            version=VERSION,
+            rules=table.name,
+            target=str(target),
+            relevance=relevance,
+            explained_output=targets[0].tensor,
+            settings=_settings(plan, names, several),
+        ),
+    )
+    return Converted(model, plan, relevance)
+
+
+def _settings(plan: Plan, names: Mapping[tuple[str, str], str], several: bool) -> dict[str, Any]:
+    settings = dict(plan.settings)
+    if several:
+        settings["relevance_by_output"] = {o: {x: n for (x, y), n in names.items() if y == o} for _, o in names}
+    return settings
+
+
+def _emit(
+    prepared: Prepared, graph: Graph, facts: Facts, b: Builder, parts: Sequence[_Part], target: Target, request: Request
+) -> tuple[onnx.ModelProto, list[assemble.Emitted]]:
+    """The converted model, and the new nodes that are used."""
+    outputs = [o for part in parts for o in part.outputs]
+    if request.ledger:
+        rows = ledger_table(b, [(part.program, part.walked, part.ledger) for part in parts])
+        outputs.append(Output(LEDGER_OUTPUT, rows, (None, 7), dtype=int(TensorProto.DOUBLE)))
+    used = assemble.used_nodes(b.nodes, [o.tensor for o in outputs])
+    inputs = [value for part in parts for value in part.seed.inputs]
+    # What depends on weights alone stays in the main graph, where the runtime computes it once at load time.
+    varying = _varying(used, facts)
+    if target.mode == "top":
+        nodes = assemble.loop_over_targets(b, used, outputs, target.k)
+        outputs = [assemble.stacked(o, target.k) for o in outputs]
+    else:
+        nodes = assemble.plain(used, outputs)
+    if request.on_demand:
+        fixed_names = {n.name for n in used if not varying.intersection(n.outputs)}
+        fixed = [n for n in nodes if n.name in fixed_names]
+        wrapped, switch = assemble.on_demand(b, [n for n in nodes if n.name not in fixed_names], outputs)
+        nodes = [*fixed, *wrapped]
+        inputs.append(switch)
+    values = [helper.make_tensor_value_info(o.name, o.dtype, None if o.shape is None else list(o.shape)) for o in outputs]
+    constants = {name: constant_proto(name, value) for name, value in b.constants.items()}
+    return assemble.overlay(prepared.model, nodes, constants, inputs, values), used
+
+
+def _varying(nodes: Sequence[assemble.Emitted], facts: Facts) -> set[str]:
+    """Outputs of new nodes that depend on the model's inputs."""
+    found: set[str] = set()
+    for node in nodes:
+        if any(
+            i in found or (i and not i.startswith(f"{PREFIX}/") and not facts.is_constant(i)) or i.startswith("lrp/index")
+            for i in node.inputs
+        ):
+            found.update(node.outputs)
+    return found

@@ -1,0 +1,96 @@
+"""The backward walk: carries relevance from the target through the steps of a program to the explained inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import TensorProto
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.emit.context import Context, Ledger
+from onnxlrp.emit.relevance import Relevance, total
+from onnxlrp.operators.behaviour import Stop
+from onnxlrp.planning.program import Program, Step
+from onnxlrp.rules.dispatch import carry_out
+from onnxlrp.understand.facts import Facts
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a walk leaves behind.
+
+    Attributes:
+        relevance: what arrived at each explained input (missing where nothing did).
+        arrived: the relevance of the outputs of each step, by step number.
+        sent: what each step sent to its inputs.
+    """
+
+    relevance: Mapping[str, Relevance]
+    arrived: Mapping[int, tuple[Relevance, ...]]
+    sent: Mapping[int, tuple[Relevance, ...]]
+
+
+def walk(
+    b: Builder,
+    facts: Facts,
+    program: Program,
+    start: tuple[str, Relevance],
+    explained: Sequence[str],
+    reachable: frozenset[str],
+    ledger: Ledger,
+) -> Walked:
+    """Emits the relevance pass of one explained tensor.
+
+    Args:
+        start: the explained tensor and its relevance.
+        reachable: tensors on a way from an explained input; contributions to others are not followed.
+    """
+    given: dict[str, list[Relevance]] = {start[0]: [start[1]]}
+    arrived: dict[int, tuple[Relevance, ...]] = {}
+    sent: dict[int, tuple[Relevance, ...]] = {}
+    for number, step in enumerate(program.steps):
+        outputs = [o for o in step.nodes[-1].outputs if o in given]
+        if not outputs:
+            continue
+        with b.scope(step.name):
+            here = {o: total(b, given[o]) for o in outputs}
+            given.update({o: [r] for o, r in here.items()})
+            arrived[number] = tuple(here.values())
+            sent[number] = _send(b, facts, ledger, number, step, here, given, reachable)
+    with b.scope("input"):
+        return Walked({x: total(b, given[x]) for x in explained if x in given}, arrived, sent)
+
+
+def _send(
+    b: Builder,
+    facts: Facts,
+    ledger: Ledger,
+    number: int,
+    step: Step,
+    here: Mapping[str, Relevance],
+    given: dict[str, list[Relevance]],
+    reachable: frozenset[str],
+) -> tuple[Relevance, ...]:
+    if isinstance(step.behaviour, Stop):
+        return ()
+    context = Context(b, facts, ledger, number)
+    contributions = carry_out(context, step.rule, step.behaviour, here, step.parameters)
+    kept = []
+    for x, contribution in contributions:
+        if x in reachable:
+            given.setdefault(x, []).append(contribution)
+            kept.append(contribution)
+    return tuple(kept)
+
+
+def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -> str:
+    """The float32 tensor that is returned for an explained input: the map, or with `gradient` the multiplier."""
+    with b.scope("output"):
+        if relevance is None:
+            value = b.zeros_like(x)
+        elif gradient and relevance.base == x:
+            value = relevance.value
+        else:
+            value = relevance.as_map(b)
+        return value if b.dtype(value) == TensorProto.FLOAT else b.op("Cast", value, to=int(TensorProto.FLOAT))

@@ -1,0 +1,288 @@
+"""The graph builder: the only way in which new nodes come into being.
+
+It names nodes after the step that needs them, merges equal nodes as they are made, folds what is known from
+static shapes, and knows each new tensor's element type, so that constants are made in the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnxlrp.graph.view import Dim, Graph
+
+Array = np.ndarray[Any, Any]
+
+PREFIX = "lrp"
+
+_INT64_RESULT = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
+_BOOL_RESULT = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"})
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A new node. `scope` is the forward node it belongs to."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    scope: str
+
+
+class Builder:
+    """Appends nodes of the default domain to a list; tensors are names.
+
+    Args:
+        graph: the forward graph, for shapes and element types of its tensors.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[Emitted] = []
+        self.constants: dict[str, Array] = {}
+        self._scope = "target"
+        self._known: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        self._constant_names: dict[tuple[Any, ...], str] = {}
+        self._dtypes: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+
+    # -- names and types ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Nodes made inside belong to the forward node `name`."""
+        outer, self._scope = self._scope, name
+        try:
+            yield
+        finally:
+            self._scope = outer
+
+    def _unique(self, stem: str) -> str:
+        name = f"{PREFIX}/{self._scope}/{stem}"
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return f"{name}_{count}" if count else name
+
+    def dtype(self, tensor: str) -> int:
+        """Element type of a forward or emitted tensor."""
+        return self._dtypes.get(tensor) or self.graph.dtype(tensor) or TensorProto.FLOAT
+
+    def declare(self, tensor: str, dtype: int) -> None:
+        """Makes the element type of a tensor from outside (a new graph input, say) known."""
+        self._dtypes[tensor] = dtype
+
+    def numpy_type(self, tensor: str) -> np.dtype[Any]:
+        """Element type of a tensor as numpy names it."""
+        return helper.tensor_dtype_to_np_dtype(self.dtype(tensor))
+
+    # -- constants ---------------------------------------------------------------------------------------------
+
+    def constant(self, value: Array, stem: str = "const") -> str:
+        """An initializer; equal values share one."""
+        value = np.asarray(value)
+        key = (value.dtype.str, value.shape, value.tobytes())
+        name = self._constant_names.get(key)
+        if name is None:
+            name = f"{PREFIX}/{stem}_{len(self.constants)}"
+            self._constant_names[key] = name
+            self.constants[name] = value
+            self._dtypes[name] = helper.np_dtype_to_tensor_dtype(value.dtype)
+        return name
+
+    def constant_int(self, value: int) -> str:
+        """A 0-d int64 constant."""
+        return self.constant(np.asarray(value, np.int64))
+
+    def scalar(self, value: float, like: str) -> str:
+        """A 0-d constant of `like`'s element type."""
+        return self.full((), value, like)
+
+    def full(self, shape: Sequence[int], value: float, like: str) -> str:
+        """A constant of `like`'s element type with one value everywhere. For small shapes only."""
+        return self.constant(np.full(tuple(shape), value, self.numpy_type(like)))
+
+    def integers(self, values: Sequence[int]) -> str:
+        """A 1-d int64 constant."""
+        return self.constant(np.asarray(list(values), np.int64), "ints")
+
+    # -- nodes -------------------------------------------------------------------------------------------------
+
+    def op(self, op: str, *inputs: str, dtype: int | None = None, **attributes: Any) -> str:
+        """Appends a node with one output, or finds the equal one that is there already."""
+        return self.ops(op, *inputs, outputs=1, dtype=dtype, **attributes)[0]
+
+    def ops(
+        self, op: str, *inputs: str, outputs: int, dtype: int | None = None, **attributes: Any
+    ) -> tuple[str, ...]:
+        """Like `op` for a node with several outputs."""
+        while inputs and not inputs[-1]:
+            inputs = inputs[:-1]
+        attributes = {k: v for k, v in attributes.items() if v is not None}
+        key = (op, inputs, outputs, repr(sorted(attributes.items())))
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        name = self._unique(op)
+        names = tuple(name if i == 0 else f"{name}:{i}" for i in range(outputs))
+        self.nodes.append(Emitted(op, name, tuple(inputs), names, attributes, self._scope))
+        self._known[key] = names
+        result = dtype if dtype is not None else self._result_type(op, inputs, attributes)
+        for output in names:
+            self._dtypes[output] = result
+        return names
+
+    def _result_type(self, op: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> int:
+        if op in _INT64_RESULT:
+            return int(TensorProto.INT64)
+        if op in _BOOL_RESULT:
+            return int(TensorProto.BOOL)
+        if op == "Cast":
+            return int(attributes["to"])
+        if op == "ConstantOfShape":
+            value = attributes.get("value")
+            return int(value.data_type) if isinstance(value, onnx.TensorProto) else int(TensorProto.FLOAT)
+        if op == "Where":
+            return self.dtype(inputs[1])
+        if op == "OneHot":
+            return self.dtype(inputs[2])
+        return self.dtype(inputs[0])
+
+    # -- shapes ------------------------------------------------------------------------------------------------
+
+    def shape_of(self, tensor: str) -> str:
+        """The shape of a forward tensor as an int64 tensor: a constant where it is static."""
+        static = self.graph.static_shape(tensor)
+        return self.integers(static) if static is not None else self.op("Shape", tensor)
+
+    def reshape_like(self, tensor: str, like: str) -> str:
+        """Reshapes to the shape of a forward tensor; one unknown dimension still needs no Shape node."""
+        shape = self.graph.shape(like)
+        if shape is not None and sum(not isinstance(d, int) for d in shape) <= 1 and 0 not in shape:
+            return self.op("Reshape", tensor, self.integers([d if isinstance(d, int) else -1 for d in shape]))
+        return self.op("Reshape", tensor, self.shape_of(like))
+
+    def zeros_like(self, tensor: str) -> str:
+        """Zeros in the shape and type of a forward tensor."""
+        zero = np.zeros((1,), self.numpy_type(tensor))
+        return self.op("ConstantOfShape", self.shape_of(tensor), value=onnx.numpy_helper.from_array(zero))
+
+    def sum_to(self, tensor: str, shape_from: str, like: str) -> str:
+        """Sums a tensor of `shape_from`'s shape down to the shape of `like`, which was broadcast to it."""
+        small, large = self.graph.shape(like), self.graph.shape(shape_from)
+        if small is not None and small == large and all(d is not None for d in small):
+            return tensor
+        if small is None or large is None or not _broadcast_is_known(small, large):
+            return self.sum_to_at_run_time(tensor, like, None if large is None else len(large))
+        offset = len(large) - len(small)
+        axes = [*range(offset)]
+        axes += [i + offset for i, d in enumerate(small) if d == 1 and large[i + offset] != 1]
+        if not axes:
+            return tensor
+        summed = self.op("ReduceSum", tensor, self.integers(axes), keepdims=1)
+        return self.reshape_like(summed, like) if offset else summed
+
+    def sum_to_at_run_time(self, tensor: str, like: str, rank: int | None) -> str:
+        """Like `sum_to` where sizes are known only at run time; `rank` is that of `tensor`."""
+        target = self.op("Shape", like)
+        full = self.op("Shape", tensor)
+        if rank is None or self.graph.rank(like) != rank:
+            missing = self.op("Sub", self.op("Shape", full), self.op("Shape", target))
+            one = onnx.numpy_helper.from_array(np.ones((1,), np.int64))
+            padded = self.op(
+                "Concat", self.op("ConstantOfShape", missing, value=one, dtype=int(TensorProto.INT64)), target, axis=0
+            )
+        else:
+            padded = target
+        differs = self.op("Not", self.op("Equal", padded, full))
+        axes = self.op("Squeeze", self.op("NonZero", differs), self.integers([0]))
+        summed = self.op("ReduceSum", tensor, axes, keepdims=1, noop_with_empty_axes=1)
+        return self.op("Reshape", summed, target)
+
+    def expand_like(self, tensor: str, like: str) -> str:
+        """Broadcasts to the shape of a forward tensor."""
+        return self.op("Expand", tensor, self.shape_of(like))
+
+    def fraction(self, tensor: str, axes: Sequence[int] | None) -> str:
+        """1/n as a scalar, n being the elements of a forward tensor along `axes` (all when None)."""
+        shape = self.graph.shape(tensor)
+        sizes = None if shape is None else [shape[a] for a in (range(len(shape)) if axes is None else axes)]
+        if sizes is not None and all(isinstance(d, int) for d in sizes):
+            return self.scalar(1.0 / max(int(np.prod([d for d in sizes if isinstance(d, int)])), 1), tensor)
+        whole = self.op("Shape", tensor)
+        chosen = whole if axes is None else self.op("Gather", whole, self.integers(axes))
+        count = self.op("ReduceProd", chosen, keepdims=0)
+        return self.op("Reciprocal", self.op("Cast", count, to=self.dtype(tensor)))
+
+    def element_count(self, tensor: str) -> str:
+        """Number of elements of a forward tensor, as a 1-d int64 tensor of length 1."""
+        static = self.graph.static_shape(tensor)
+        if static is not None:
+            return self.integers([int(np.prod(static))])
+        return self.op("ReduceProd", self.op("Shape", tensor), keepdims=1)
+
+    def scatter_flat(self, x: str, positions: str, values: str, overlapping: bool) -> str:
+        """Zeros in the shape of the forward tensor `x` with `values` added at flat `positions`."""
+        zero = onnx.numpy_helper.from_array(np.zeros((1,), self.numpy_type(values)))
+        zeros = self.op("ConstantOfShape", self.element_count(x), value=zero)
+        flat = self.integers([-1])
+        spread = self.op(
+            "ScatterElements",
+            zeros,
+            self.op("Reshape", positions, flat),
+            self.op("Reshape", values, flat),
+            axis=0,
+            reduction="add" if overlapping else None,
+        )
+        return self.reshape_like(spread, x)
+
+    # -- arithmetic --------------------------------------------------------------------------------------------
+
+    def add(self, a: str, b: str) -> str:
+        return self.op("Add", a, b)
+
+    def sub(self, a: str, b: str) -> str:
+        return self.op("Sub", a, b)
+
+    def mul(self, a: str, b: str) -> str:
+        return self.op("Mul", a, b)
+
+    def div(self, a: str, b: str) -> str:
+        return self.op("Div", a, b)
+
+    def scale(self, a: str, factor: float) -> str:
+        return a if factor == 1 else self.mul(a, self.scalar(factor, a))
+
+    def positive(self, a: str) -> str:
+        return self.op("Relu", a)
+
+    def negative(self, a: str) -> str:
+        return self.op("Min", a, self.scalar(0.0, a))
+
+    def square(self, a: str) -> str:
+        return self.mul(a, a)
+
+    def where(self, condition: str, a: str, b: str) -> str:
+        return self.op("Where", condition, a, b)
+
+    def is_positive(self, a: str) -> str:
+        return self.op("Greater", a, self.scalar(0.0, a))
+
+    def sum(self, terms: Sequence[str]) -> str:
+        """Sum of tensors of one shape."""
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.add(total, term)
+        return total
+
+
+def _broadcast_is_known(small: Sequence[Dim], large: Sequence[Dim]) -> bool:
+    offset = len(large) - len(small)
+    return all(isinstance(s, int) or (s is not None and s == d) for s, d in zip(small, large[offset:], strict=True))

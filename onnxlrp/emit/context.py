@@ -1,0 +1,38 @@
+"""What a rule has at hand while it emits: the builder, the facts, and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.understand.facts import Facts
+
+ABSORBED = ("bias", "stabiliser", "other")
+
+
+@dataclass
+class Ledger:
+    """What steps kept for themselves: step -> account -> tensors whose sum was absorbed. Off unless asked for."""
+
+    enabled: bool = False
+    accounts: dict[int, dict[str, list[str]]] = field(default_factory=dict)
+
+    def book(self, step: int, account: str, amount: Callable[[], str]) -> None:
+        """Books an amount; `amount` emits the tensor and is called only when the ledger is kept."""
+        if self.enabled:
+            self.accounts.setdefault(step, {}).setdefault(account, []).append(amount())
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of one step while its rule emits nodes."""
+
+    b: Builder
+    facts: Facts
+    ledger: Ledger
+    step: int
+
+    def book(self, account: str, amount: Callable[[], str]) -> None:
+        """Books what this step absorbs: account "bias", "stabiliser" or "other"."""
+        self.ledger.book(self.step, account, amount)

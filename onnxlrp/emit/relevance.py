@@ -1,0 +1,49 @@
+"""Relevance of a tensor in one of two forms, and the conversions between them.
+
+A map R, or a multiplier m with R = base * m. The base is mostly the tensor itself; behind an element-wise function it
+may still be that function's output, so that R is only written out where a rule needs it (DESIGN: "Relevance in two
+forms"). With base = Relu(z), `stands_in` says that base and z agree wherever R is not zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.understand.facts import Facts
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """R = base * value, or R = value where `base` is None. Both are tensors of the relevant tensor's shape."""
+
+    value: str
+    base: str | None = None
+
+    def as_map(self, b: Builder) -> str:
+        """The tensor R."""
+        return self.value if self.base is None else b.mul(self.base, self.value)
+
+    def is_multiplier_of(self, tensor: str) -> bool:
+        return self.base == tensor
+
+    def as_multiplier(self, b: Builder, facts: Facts, tensor: str) -> str:
+        """The tensor m with R = tensor * m; zero where `tensor` is zero."""
+        if self.base == tensor:
+            return self.value
+        if self.base is not None and facts.stands_in(self.base, tensor):
+            return b.where(b.is_positive(self.base), self.value, b.scalar(0.0, self.value))
+        zero = b.op("Equal", tensor, b.scalar(0.0, tensor))
+        safe = b.where(zero, b.scalar(1.0, tensor), tensor)
+        return b.where(zero, b.scalar(0.0, self.value), b.div(self.as_map(b), safe))
+
+
+def total(b: Builder, contributions: Sequence[Relevance]) -> Relevance:
+    """The sum of what several consumers say of one tensor; multipliers of one base are added as they are."""
+    if len(contributions) == 1:
+        return contributions[0]
+    bases = {c.base for c in contributions}
+    if len(bases) == 1:
+        return Relevance(b.sum([c.value for c in contributions]), contributions[0].base)
+    return Relevance(b.sum([c.as_map(b) for c in contributions]))

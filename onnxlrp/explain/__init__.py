@@ -1,0 +1,1 @@
+"""Data in, pictures out. Start at images.py: `explain_images`."""

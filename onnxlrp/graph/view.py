@@ -1,0 +1,179 @@
+"""A read-only view of an ONNX graph: nodes in topological order, who makes and who reads each tensor.
+
+The view reads the ModelProto itself and keeps everything by name. (graphsurgeon's import drops or rejects some
+attributes; it is used for building the new nodes, see `surgeon.py`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+#: A dimension is a number, a symbol (equal symbols are equal sizes), or None when nothing is known.
+Dim = int | str | None
+Shape = tuple[Dim, ...]
+
+FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Element type (a TensorProto number, 0 if unknown) and shape (None if even the rank is unknown)."""
+
+    dtype: int = 0
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node, with its attributes as Python values."""
+
+    index: int
+    name: str
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(repr=False)
+
+    def input(self, position: int) -> str:
+        """Name of the input at `position`, or "" where it is left out."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    @property
+    def label(self) -> str:
+        """The node as messages name it."""
+        return f"{self.name} ({self.op})"
+
+
+def _attribute_value(attribute: onnx.AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    if attribute.type == onnx.AttributeProto.STRING:
+        return value.decode("utf-8", "replace")
+    if attribute.type == onnx.AttributeProto.STRINGS:
+        return [item.decode("utf-8", "replace") for item in value]
+    if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+        return list(value)
+    return value
+
+
+def _read_node(index: int, proto: onnx.NodeProto) -> Node:
+    return Node(
+        index,
+        proto.name or f"{proto.op_type}_{index}",
+        proto.op_type,
+        "" if proto.domain == "ai.onnx" else proto.domain,
+        tuple(proto.input),
+        tuple(proto.output),
+        {a.name: _attribute_value(a) for a in proto.attribute if not a.ref_attr_name},
+    )
+
+
+def _info(kind: onnx.TypeProto) -> TensorInfo:
+    if not kind.HasField("tensor_type"):
+        return TensorInfo()
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape"):
+        return TensorInfo(tensor.elem_type, None)
+    dims: list[Dim] = []
+    for dim in tensor.shape.dim:
+        if dim.HasField("dim_value"):
+            dims.append(int(dim.dim_value))
+        else:
+            dims.append(dim.dim_param or None)
+    return TensorInfo(tensor.elem_type, tuple(dims))
+
+
+class Graph:
+    """The main graph of a model.
+
+    Args:
+        model: the forward pass; read, never changed.
+        inferred: types of tensors by name, for those that the model itself says nothing of.
+    """
+
+    def __init__(self, model: onnx.ModelProto, inferred: Mapping[str, onnx.TypeProto] | None = None) -> None:
+        self.proto = model
+        graph = model.graph
+        self.initializers: Mapping[str, onnx.TensorProto] = {t.name: t for t in graph.initializer}
+        self.sparse_initializers = frozenset(t.values.name for t in graph.sparse_initializer)
+        self.nodes: tuple[Node, ...] = tuple(_read_node(i, proto) for i, proto in enumerate(graph.node))
+        self.producer: dict[str, Node] = {o: n for n in self.nodes for o in n.outputs if o}
+        self.inputs: tuple[str, ...] = tuple(
+            v.name for v in graph.input if v.name not in self.initializers and v.name not in self.sparse_initializers
+        )
+        self.outputs: tuple[str, ...] = tuple(v.name for v in graph.output)
+        self._info: dict[str, TensorInfo] = {}
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            self._info[value.name] = _info(value.type)
+        for name, kind in (inferred or {}).items():
+            self._info[name] = _info(kind)
+        for tensor in graph.initializer:
+            self._info[tensor.name] = TensorInfo(tensor.data_type, tuple(tensor.dims))
+        for name in self.sparse_initializers:
+            sparse = next(t for t in graph.sparse_initializer if t.values.name == name)
+            self._info[name] = TensorInfo(sparse.values.data_type, tuple(sparse.dims))
+        self.opset: int = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Node, ...]]:
+        """Readers of each tensor, those with subgraphs that capture it included; a node that reads twice stands once."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys((*node.inputs, *self._captured(node))):
+                if name:
+                    readers.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in readers.items()}
+
+    def _captured(self, node: Node) -> Iterator[str]:
+        for value in node.attributes.values():
+            if isinstance(value, onnx.GraphProto):
+                yield from captured_names(value)
+
+    def info(self, tensor: str) -> TensorInfo:
+        return self._info.get(tensor, TensorInfo())
+
+    def shape(self, tensor: str) -> Shape | None:
+        return self.info(tensor).shape
+
+    def dtype(self, tensor: str) -> int:
+        return self.info(tensor).dtype
+
+    def is_float(self, tensor: str) -> bool:
+        return self.dtype(tensor) in FLOAT_TYPES
+
+    def rank(self, tensor: str) -> int | None:
+        shape = self.shape(tensor)
+        return None if shape is None else len(shape)
+
+    def static_shape(self, tensor: str) -> tuple[int, ...] | None:
+        """The shape when every dimension is a number, otherwise None."""
+        shape = self.shape(tensor)
+        if shape is None:
+            return None
+        numbers = tuple(d for d in shape if isinstance(d, int))
+        return numbers if len(numbers) == len(shape) else None
+
+    def exists(self, tensor: str) -> bool:
+        return tensor in self.producer or tensor in self.inputs or tensor in self.initializers
+
+
+def captured_names(graph: onnx.GraphProto) -> set[str]:
+    """Names that a subgraph takes from the graph around it."""
+    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    own |= {o for node in graph.node for o in node.output}
+    used = {v.name for v in graph.output}
+    for node in graph.node:
+        used.update(i for i in node.input if i)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                used |= captured_names(attribute.g)
+    return used - own

@@ -1,0 +1,268 @@
+"""What an operator is, algebraically: the values that rules work on.
+
+An operator says which of these it is; rules say what they do with each. Neither knows the other.
+
+* `Linear`: y = sum of linear maps of the data inputs plus a bias. Weighted layers, sums, averages, frozen normalisations.
+* `Selection`: every element of an output is one element of an input, or a constant. Movement and max-type operators.
+* `Scaling`: y = c * x for a constant c of any broadcast shape.
+* `Elementwise`: y = f(x), one element at a time.
+* `Product`: y = a * b or a / b where both depend on the explained input.
+* `Stop`: nothing flows back, for a stated reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from onnxlrp.emit.builder import Builder
+
+Expression = Callable[[Builder], str]
+Part = Literal["full", "plus", "minus", "abs", "square", "ones"]
+
+
+@dataclass(frozen=True)
+class Map:
+    """A linear map that can be run forward and transposed; `weight` is already the modified one."""
+
+    forward: Callable[[Builder, str, str | None], str]
+    """(builder, x, bias or None) -> y. The bias has the operator's own bias shape."""
+    adjoint: Callable[[Builder, str], str]
+    """(builder, s of y's shape) -> a tensor of x's shape."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A linear map with a weight tensor, for which any other weight of that shape can be put in.
+
+    Attributes:
+        weight: makes the tensor of the effective weight.
+        forward: (builder, x, weight, bias or None) -> y.
+        adjoint: (builder, s, weight) -> a tensor of x's shape.
+        scale_output: (builder, weight, k) -> weight with output channel i multiplied by k[i].
+        scale_input: the same for input channels.
+    """
+
+    weight: Expression
+    forward: Callable[[Builder, str, str, str | None], str]
+    adjoint: Callable[[Builder, str, str], str]
+    scale_output: Callable[[Builder, str, str], str] | None = None
+    scale_input: Callable[[Builder, str, str], str] | None = None
+
+    def part(self, b: Builder, part: Part, transform: Callable[[str], str] | None = None) -> Map:
+        """The map with weight W, W+, W-, |W|, W squared or ones in its place, optionally transformed further."""
+        weight = self.weight(b)
+        chosen = {
+            "full": lambda: weight,
+            "plus": lambda: b.positive(weight),
+            "minus": lambda: b.negative(weight),
+            "abs": lambda: b.op("Abs", weight),
+            "square": lambda: b.square(weight),
+            "ones": lambda: b.op("Expand", b.scalar(1.0, weight), b.op("Shape", weight)),
+        }[part]()
+        return self.with_weight(transform(chosen) if transform else chosen)
+
+    def with_weight(self, weight: str) -> Map:
+        """The map with any other weight of the same shape."""
+        return Map(
+            lambda b, x, bias: self.forward(b, x, weight, bias),
+            lambda b, s: self.adjoint(b, s, weight),
+        )
+
+    def favoured(self, b: Builder, part: Part, gamma: float) -> Map:
+        """The map with weight W + gamma W+ (`part` "plus") or W + gamma W- ("minus")."""
+        weight = self.weight(b)
+        chosen = b.positive(weight) if part == "plus" else b.negative(weight)
+        return self.with_weight(b.add(weight, b.scale(chosen, gamma)))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A linear map without weights whose coefficients are all >= 0, times `sign`; or of mixed signs (`sign` 0)."""
+
+    map: Map
+    sign: int = 1
+
+    def part(self, b: Builder, part: Part, transform: Callable[[str], str] | None = None) -> Map | None:
+        """W+ or W- is the map itself or nothing. `transform` is for weights and not used here."""
+        if part == "full":
+            return self.map if self.sign >= 0 else _negated(self.map)
+        if self.sign == 0 or part in ("square", "ones"):
+            raise LookupError(part)
+        if part == "abs":
+            return self.map
+        if part == "plus":
+            return self.map if self.sign > 0 else None
+        return _negated(self.map) if self.sign < 0 else None
+
+
+    def favoured(self, b: Builder, part: Part, gamma: float) -> Map:
+        """The same as for weights; a map of one sign is multiplied by 1 + gamma as a whole, or left as it is."""
+        full = self.part(b, "full")
+        favours = (self.sign > 0) == (part == "plus")
+        if full is None or self.sign == 0:
+            raise LookupError(part)
+        return _multiplied(full, 1.0 + gamma) if favours else full
+
+
+def _multiplied(inner: Map, factor: float) -> Map:
+    return Map(
+        lambda b, x, bias: b.add(b.scale(inner.forward(b, x, None), factor), bias)
+        if bias
+        else b.scale(inner.forward(b, x, None), factor),
+        lambda b, s: b.scale(inner.adjoint(b, s), factor),
+    )
+
+
+def _negated(inner: Map) -> Map:
+    return Map(
+        lambda b, x, bias: b.op("Neg", inner.forward(b, x, bias)),
+        lambda b, s: b.op("Neg", inner.adjoint(b, s)),
+    )
+
+
+@dataclass(frozen=True)
+class Term:
+    """One data input of a linear operator."""
+
+    x: str
+    map: Weighted | Fixed
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = sum over terms of W_k x_k + bias.
+
+    Attributes:
+        bias: makes the bias, or None.
+        bias_size: length of the bias that the map can take as its own (Conv, Gemm); None where a bias is added to y.
+        vjp: the derivative where it is not the adjoint (normalisations, whose statistics depend on x).
+    """
+
+    kind: str
+    terms: tuple[Term, ...]
+    y: str
+    bias: Expression | None = None
+    bias_size: int | None = None
+    vjp: Callable[[Builder, str], Mapping[str, str]] | None = None
+    per_sample: bool = False
+    """Axis 0 of x and y is the batch, and an x of batch 1 gives a y of batch 1 (convolutions)."""
+    note: str = ""
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(t.x for t in self.terms))
+
+    @property
+    def one_signed(self) -> bool:
+        """Whether the rules that tell positive from negative contributions can treat it."""
+        return all(isinstance(t.map, Weighted) or t.map.sign for t in self.terms)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.y,)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Each output element is one element of one data input (or a constant that receives nothing).
+
+    `adjoint` takes relevance or multipliers by output name and returns them by data input.
+    """
+
+    kind: str
+    data: tuple[str, ...]
+    outputs: tuple[str, ...]
+    adjoint: Callable[[Builder, Mapping[str, str]], Mapping[str, str]]
+    note: str = ""
+    absorbs: bool = False
+    """Some output elements are constants, and keep what relevance they get."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """y = factor * x; relevance of y is that of x. `factor` is None for -1."""
+
+    x: str
+    y: str
+    factor: Callable[[Builder, str], str]
+    """(builder, multiplier of y) -> multiplier of x, in the shape of y."""
+    kind: str = "movement"
+    note: str = "scaled by a constant"
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return (self.x,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.y,)
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """y = f(x). `gradient` multiplies a tensor by f'(x)."""
+
+    x: str
+    y: str
+    gradient: Callable[[Builder, str], str]
+    kind: str = "activation"
+    note: str = ""
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return (self.x,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.y,)
+
+
+@dataclass(frozen=True)
+class Product:
+    """y = a * b, or a / b with `quotient`, where a and b both carry relevance.
+
+    Attributes:
+        signal: the factor that is the signal where the other one is recognised as a gate; None if neither is.
+        partial: (builder, g of y's shape, factor) -> g * dy/dfactor in the shape of that factor.
+    """
+
+    a: str
+    b: str
+    y: str
+    partial: Callable[[Builder, str, str], str]
+    signal: str | None
+    quotient: bool = False
+    kind: str = "product"
+    note: str = ""
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.a, self.b)))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.y,)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Relevance ends here, on purpose."""
+
+    reason: str
+    kind: str = "stop"
+    data: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    note: str = field(default="")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The operator cannot be treated as it stands in this model."""
+
+    reason: str
+    advice: str = ""
+
+
+Behaviour = Linear | Selection | Scaling | Elementwise | Product | Stop

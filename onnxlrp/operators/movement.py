@@ -1,0 +1,279 @@
+"""Operators that move values without changing them; each states its exact adjoint.
+
+Where the parameters are only known at run time, or windows overlap in odd ways, the operator itself is run on the
+flat indices of its input: that says where each value came from, whatever the parameters are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.operators.behaviour import Refusal, Selection, Stop
+from onnxlrp.operators.registry import Situation, register
+
+_EXACT = "exact: relevance follows each value"
+Adjoint = Callable[[Builder, str], str]
+
+
+def _one(at: Situation, adjoint: Adjoint, note: str = "", absorbs: bool = False) -> Selection:
+    """A movement with one data input and one output."""
+    x, y = at.node.inputs[0], at.y
+    return Selection("movement", (x,), (y,), lambda b, given: {x: adjoint(b, given[y])}, note, absorbs)
+
+
+def _by_index(at: Situation) -> Adjoint:
+    """The adjoint by running the operator on the indices of its input."""
+    node, x = at.node, at.node.inputs[0]
+
+    def adjoint(b: Builder, r: str) -> str:
+        zero, one = b.constant_int(0), b.constant_int(1)
+        count = b.op("Squeeze", b.element_count(x))
+        indices = b.op("Reshape", b.op("Range", zero, count, one), b.shape_of(x))
+        moved = b.op(node.op, indices, *node.inputs[1:], **node.attributes)
+        return b.scatter_flat(x, moved, r, overlapping=True)
+
+    return adjoint
+
+
+@register("Identity", "movement", _EXACT, "identity")
+def identity(at: Situation) -> Selection:
+    return _one(at, lambda b, r: r)
+
+
+@register("Dropout", "movement", _EXACT, "identity")
+def dropout(at: Situation) -> Selection | Refusal:
+    training = at.node.input(2)
+    if training:
+        value = at.facts.value(training)
+        if value is None or bool(value):
+            return Refusal("it drops values at random (training mode)", "export the model in evaluation mode")
+    return _one(at, lambda b, r: r)
+
+
+@register("Cast CastLike", "movement", _EXACT, "identity")
+def cast(at: Situation) -> Selection | Stop:
+    x = at.node.inputs[0]
+    if not at.graph.is_float(at.y):
+        return Stop("turned into a number without a derivative")
+    return _one(at, lambda b, r: b.op("Cast", r, to=b.dtype(x)))
+
+
+@register("Reshape Flatten Squeeze Unsqueeze", "movement", _EXACT, "the inverse reshape")
+def reshape(at: Situation) -> Selection:
+    x = at.node.inputs[0]
+    return _one(at, lambda b, r: b.reshape_like(r, x))
+
+
+@register("Transpose", "movement", _EXACT, "the inverse permutation")
+def transpose(at: Situation) -> Selection | Refusal:
+    perm = at.node.attribute("perm")
+    if perm is None:
+        rank = at.graph.rank(at.node.inputs[0])
+        if rank is None:
+            return Refusal("the rank of its input is not known", "run shape inference on the model first")
+        perm = list(range(rank))[::-1]
+    inverse = [perm.index(i) for i in range(len(perm))]
+    return _one(at, lambda b, r: b.op("Transpose", r, perm=inverse))
+
+
+@register("Expand", "movement", _EXACT, "summed over the copies")
+def expand(at: Situation) -> Selection:
+    x, y = at.node.inputs[0], at.y
+    return _one(at, lambda b, r: b.sum_to(r, y, x))
+
+
+@register("Tile", "movement", _EXACT, "summed over the copies")
+def tile(at: Situation) -> Selection | Refusal:
+    x, repeats = at.node.inputs
+    rank = at.graph.rank(x)
+    if rank is None:
+        return Refusal("the rank of its input is not known", "run shape inference on the model first")
+
+    def adjoint(b: Builder, r: str) -> str:
+        one = b.integers([1])
+        pairs = b.op("Concat", b.op("Unsqueeze", repeats, one), b.op("Unsqueeze", b.shape_of(x), one), axis=1)
+        apart = b.op("Reshape", r, b.op("Reshape", pairs, b.integers([-1])))
+        return b.op("ReduceSum", apart, b.integers(range(0, 2 * rank, 2)), keepdims=0)
+
+    return _one(at, adjoint)
+
+
+@register("Concat", "movement", _EXACT, "cut apart again", data=None)
+def concat(at: Situation) -> Selection | Refusal:
+    inputs, y = at.node.inputs, at.y
+    rank = at.graph.rank(y) or at.graph.rank(inputs[0])
+    if rank is None:
+        return Refusal("the rank of its output is not known", "run shape inference on the model first")
+    axis = at.node.attribute("axis") % rank
+
+    def size(b: Builder, x: str) -> str:
+        shape = b.graph.shape(x)
+        known = None if shape is None else shape[axis]
+        if isinstance(known, int):
+            return b.integers([known])
+        return b.op("Gather", b.op("Shape", x), b.integers([axis]))
+
+    def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
+        sizes = [(b.graph.shape(x) or ())[axis : axis + 1] for x in inputs]
+        numbers = [s[0] for s in sizes if s and isinstance(s[0], int)]
+        cut = (
+            b.integers(numbers)
+            if len(numbers) == len(inputs)
+            else b.op("Concat", *(size(b, x) for x in inputs), axis=0)
+        )
+        pieces = b.ops("Split", given[y], cut, outputs=len(inputs), axis=axis) if len(inputs) > 1 else (given[y],)
+        shares: dict[str, list[str]] = {}
+        for x, piece in zip(inputs, pieces, strict=True):
+            if x in at.active:
+                shares.setdefault(x, []).append(piece)
+        return {x: b.sum(parts) for x, parts in shares.items()}
+
+    active = tuple(dict.fromkeys(x for x in inputs if x in at.active))
+    return Selection("movement", active, (y,), adjoint, absorbs=any(x not in at.active for x in inputs))
+
+
+@register("Split", "movement", _EXACT, "put together again")
+def split(at: Situation) -> Selection:
+    x, outputs = at.node.inputs[0], at.node.outputs
+    axis = at.node.attribute("axis", 0)
+
+    def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
+        pieces = [given[o] if o in given else b.zeros_like(o) for o in outputs]
+        return {x: b.op("Concat", *pieces, axis=axis)}
+
+    return Selection("movement", (x,), tuple(o for o in outputs if o), adjoint)
+
+
+def _slice_bounds(at: Situation) -> tuple[Sequence[int], Sequence[int], Sequence[int]] | None:
+    """(axes, starts, ends) of a Slice with known step-1 bounds on axes of known size, otherwise None."""
+    node, facts = at.node, at.facts
+    shape = at.graph.shape(node.inputs[0])
+    starts, ends = facts.integers(node.input(1)), facts.integers(node.input(2))
+    axes = facts.integers(node.input(3)) if node.input(3) else None
+    steps = facts.integers(node.input(4)) if node.input(4) else None
+    if starts is None or ends is None or shape is None:
+        return None
+    if (node.input(3) and axes is None) or (node.input(4) and (steps is None or set(steps) != {1})):
+        return None
+    chosen = [a % len(shape) for a in (axes or range(len(starts)))]
+    begins, stops = [], []
+    for axis, start, end in zip(chosen, starts, ends, strict=True):
+        size = shape[axis]
+        if not isinstance(size, int):
+            return None
+        begins.append(min(max(start + size if start < 0 else start, 0), size))
+        stops.append(max(min(max(end + size if end < 0 else end, 0), size), begins[-1]))
+    return chosen, begins, stops
+
+
+@register("Slice", "movement", _EXACT, "padded with zeros")
+def slice_(at: Situation) -> Selection:
+    x = at.node.inputs[0]
+    bounds = _slice_bounds(at)
+    if bounds is None:
+        return _one(at, _by_index(at))
+    axes, begins, stops = bounds
+    shape = at.graph.shape(x) or ()
+    front, back = [0] * len(shape), [0] * len(shape)
+    for axis, begin, stop in zip(axes, begins, stops, strict=True):
+        size = shape[axis]
+        front[axis], back[axis] = begin, (size if isinstance(size, int) else 0) - stop
+    return _one(at, lambda b, r: b.op("Pad", r, b.integers([*front, *back])))
+
+
+@register("Pad", "movement", _EXACT + "; what falls on a constant border is absorbed", "cut off, folded back")
+def pad(at: Situation) -> Selection:
+    node, x = at.node, at.node.inputs[0]
+    if node.attribute("mode", "constant") != "constant":
+        return _one(at, _by_index(at))
+    pads = at.facts.integers(node.input(1))
+    rank = at.graph.rank(x)
+    if pads is not None and rank is not None and not node.input(3) and min(pads) >= 0:
+
+        def cut(b: Builder, r: str) -> str:
+            axes = [i for i in range(rank) if pads[i] or pads[i + rank]]
+            shape = b.graph.shape(x) or ()
+            begin = [pads[i] for i in axes]
+            sizes = [shape[i] for i in axes]
+            if all(isinstance(s, int) for s in sizes):
+                ends = b.integers([p + s for p, s in zip(begin, sizes, strict=True) if isinstance(s, int)])
+            else:
+                size = b.op("Gather", b.op("Shape", x), b.integers(axes))
+                ends = b.add(size, b.integers(begin))
+            return b.op("Slice", r, b.integers(begin), ends, b.integers(axes)) if axes else r
+
+        return _one(at, cut, absorbs=True)
+    # A negative pad cuts off, so that the adjoint of any constant padding is padding by the opposite.
+    return _one(at, lambda b, r: b.op("Pad", r, b.op("Neg", node.inputs[1]), "", node.input(3)), absorbs=True)
+
+
+@register("Gather", "movement", _EXACT + "; copies of one value add", "scattered back")
+def gather(at: Situation) -> Selection | Refusal:
+    node, x = at.node, at.node.inputs[0]
+    shape, index = at.graph.shape(x), at.facts.value(node.input(1))
+    if shape is not None and index is not None and index.size == 1:
+        axis = node.attribute("axis", 0) % len(shape)
+        size = shape[axis]
+        if isinstance(size, int):
+            at_position = int(index.reshape(-1)[0]) % size
+            front, back = [0] * len(shape), [0] * len(shape)
+            front[axis], back[axis] = at_position, size - 1 - at_position
+
+            def place(b: Builder, r: str) -> str:
+                if index.ndim == 0:
+                    r = b.op("Unsqueeze", r, b.integers([axis]))
+                elif index.ndim > 1:
+                    r = b.op("Squeeze", r, b.integers(range(axis, axis + index.ndim - 1)))
+                return b.op("Pad", r, b.integers([*front, *back]))
+
+            return _one(at, place)
+    return _one(at, _by_index(at))
+
+
+@register("GatherElements GatherND", "movement", _EXACT + "; copies of one value add", "scattered back")
+def gather_elements(at: Situation) -> Selection:
+    return _one(at, _by_index(at))
+
+
+@register("DepthToSpace", "movement", _EXACT, "SpaceToDepth")
+def depth_to_space(at: Situation) -> Selection | Refusal:
+    x, block = at.node.inputs[0], at.node.attribute("blocksize")
+    if at.node.attribute("mode", "DCR") == "DCR":
+        return _one(at, lambda b, r: b.op("SpaceToDepth", r, blocksize=block))
+    shape = at.graph.shape(x)
+    channels = None if shape is None else shape[1]
+    if not isinstance(channels, int):
+        return Refusal("its number of channels is not known", "export with static channels")
+
+    def adjoint(b: Builder, r: str) -> str:
+        deep = b.op("SpaceToDepth", r, blocksize=block)
+        apart = b.op("Reshape", deep, b.integers([0, block * block, channels // (block * block), -1]))
+        return b.reshape_like(b.op("Transpose", apart, perm=[0, 2, 1, 3]), x)
+
+    return _one(at, adjoint)
+
+
+@register("SpaceToDepth", "movement", _EXACT, "DepthToSpace")
+def space_to_depth(at: Situation) -> Selection:
+    block = at.node.attribute("blocksize")
+    return _one(at, lambda b, r: b.op("DepthToSpace", r, blocksize=block, mode="DCR"))
+
+
+@register("Where", "movement", "exact: to the operand that the condition chose", "1 for the chosen operand", data=(1, 2))
+def where(at: Situation) -> Selection:
+    condition, first, second = at.node.inputs
+    y = at.y
+
+    def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
+        r = given[y]
+        zero = b.scalar(0.0, r)
+        shares: dict[str, list[str]] = {}
+        if first in at.active:
+            shares.setdefault(first, []).append(b.sum_to(b.where(condition, r, zero), y, first))
+        if second in at.active:
+            shares.setdefault(second, []).append(b.sum_to(b.where(condition, zero, r), y, second))
+        return {x: b.sum(parts) for x, parts in shares.items()}
+
+    active = tuple(dict.fromkeys(x for x in (first, second) if x in at.active))
+    return Selection("movement", active, (y,), adjoint, absorbs=len({first, second} & at.active) < len({first, second}))

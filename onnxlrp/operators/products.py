@@ -1,0 +1,64 @@
+"""Mul, Div and Neg: scaling where one factor is free of the explained input, otherwise a gate or a product."""
+
+from __future__ import annotations
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.operators.behaviour import Elementwise, Product, Scaling
+from onnxlrp.operators.registry import Situation, register
+from onnxlrp.understand.facts import Facts
+
+
+def gate_of(facts: Facts, a: str, b: str) -> str | None:
+    """Which of two factors is a gate: the bounded one; of two bounded ones the one that alone stays in [-1, 1].
+
+    A gate is the output of a saturating function (Sigmoid, HardSigmoid, Erf, Clip, ...), shifted or scaled or not:
+    it says how much of the signal passes.
+    """
+    ra, rb = facts.range(a), facts.range(b)
+    if ra.bounded != rb.bounded:
+        return a if ra.bounded else b
+    if not ra.bounded:
+        return None
+    unit_a, unit_b = (max(abs(r.low), abs(r.high)) <= 1 for r in (ra, rb))
+    if unit_a == unit_b:
+        return None
+    return a if unit_a else b
+
+
+@register("Mul", "product", "a constant factor scales; a gate receives nothing; otherwise halves", "the other factor",
+          data=(0, 1))
+def mul(at: Situation) -> Product | Scaling:
+    a, c = at.node.inputs
+    y = at.y
+    if not (at.is_active(0) and at.is_active(1)):
+        x, factor = (a, c) if at.is_active(0) else (c, a)
+        return Scaling(x, y, lambda b, m: b.mul(m, factor))
+    gate = gate_of(at.facts, a, c) if a != c else None
+    signal = None if gate is None else (c if gate == a else a)
+
+    def partial(b: Builder, g: str, factor: str) -> str:
+        return b.sum_to(b.mul(g, c if factor == a else a), y, factor)
+
+    note = f"{gate} is bounded, hence a gate" if gate else "neither factor is a gate"
+    return Product(a, c, y, partial, signal, note=note)
+
+
+@register("Div", "product", "all to the numerator; a constant divisor scales", "1/b and -a/b^2", data=(0, 1))
+def div(at: Situation) -> Product | Scaling | Elementwise:
+    a, d = at.node.inputs
+    y = at.y
+    if at.is_active(0) and not at.is_active(1):
+        return Scaling(a, y, lambda b, m: b.div(m, d))
+
+    def partial(b: Builder, g: str, factor: str) -> str:
+        whole = b.div(g, d)
+        return b.sum_to(whole if factor == a else b.op("Neg", b.mul(whole, y)), y, factor)
+
+    if not at.is_active(0):
+        return Elementwise(d, y, lambda b, g: partial(b, g, d), note="a function of its divisor")
+    return Product(a, d, y, partial, a, quotient=True, note="the divisor only scales")
+
+
+@register("Neg", "movement", "exact: the sign is the relevance's own", "-1")
+def neg(at: Situation) -> Scaling:
+    return Scaling(at.node.inputs[0], at.y, lambda b, m: b.op("Neg", m), note="sign changed")

@@ -1,0 +1,152 @@
+"""Resize. The transpose of interpolation along each axis is a small matrix, made by resizing the unit matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Selection, Term
+from onnxlrp.operators.registry import Situation, register
+
+
+def _resized_axes(at: Situation, rank: int) -> dict[int, int]:
+    """Axes that may change their size -> position in `scales` or `sizes`."""
+    node = at.node
+    axes = [a % rank for a in node.attribute("axes") or range(rank)]
+    before, after = at.graph.shape(node.inputs[0]) or (), at.graph.shape(at.y) or ()
+    scales = at.facts.value(node.input(2)) if node.input(2) else None
+    chosen = {}
+    for position, axis in enumerate(axes):
+        if scales is not None and scales.size == len(axes):
+            same = float(scales[position]) == 1.0
+        else:
+            same = before[axis : axis + 1] == after[axis : axis + 1] and isinstance(before[axis], int)
+            # Without any knowledge batch and channels are taken to stay: runtimes resize nothing else.
+            same = same or (not isinstance(before[axis], int) and axis < rank - 2 and rank == 4)
+        if not same:
+            chosen[axis] = position
+    return chosen
+
+
+@register(
+    "Resize",
+    "average",
+    "interpolation: shared in proportion to the weighted elements; nearest: exact",
+    "the transposed interpolation",
+)
+def resize(at: Situation) -> Linear | Selection | Refusal:
+    node, x, y = at.node, at.node.inputs[0], at.y
+    rank = at.graph.rank(x)
+    if rank is None:
+        return Refusal("the rank of its input is not known", "run shape inference on the model first")
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return Refusal("keep_aspect_ratio_policy chooses its sizes at run time", "export with plain sizes or scales")
+    if node.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return Refusal("it crops and resizes in one step (tf_crop_and_resize)", "crop with Slice before resizing")
+    axes = _resized_axes(at, rank)
+    whole = _whole_factors(at, axes, rank)
+    if whole is not None:
+        return Selection("movement", (x,), (y,), lambda b, given: {x: _fold(b, given[y], x, whole)}, "whole factors")
+
+    def adjoint(b: Builder, s: str) -> str:
+        for axis, position in axes.items():
+            s = _shrink(b, s, at, axis, position, rank)
+        return s
+
+    mode = node.attribute("mode", "nearest")
+    if mode == "nearest":
+        return Selection("movement", (x,), (y,), lambda b, given: {x: adjoint(b, given[y])}, "nearest")
+    attributes = dict(node.attributes)
+
+    def forward(b: Builder, value: str, bias: str | None) -> str:
+        out = b.op("Resize", value, *node.inputs[1:], **attributes)
+        return b.add(out, bias) if bias else out
+
+    return Linear("average", (Term(x, Fixed(Map(forward, adjoint), sign=1 if mode == "linear" else 0)),), y)
+
+
+def _whole_factors(at: Situation, axes: dict[int, int], rank: int) -> Sequence[int] | None:
+    """Factors per axis when nearest neighbours only repeat each element a whole number of times."""
+    node = at.node
+    if node.attribute("mode", "nearest") != "nearest":
+        return None
+    plain = (
+        node.attribute("coordinate_transformation_mode", "half_pixel"),
+        node.attribute("nearest_mode", "round_prefer_floor"),
+    )
+    if plain not in {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}:
+        return None
+    before, after = at.graph.shape(node.inputs[0]) or (), at.graph.shape(at.y) or ()
+    factors = [1] * rank
+    scales = at.facts.value(node.input(2)) if node.input(2) else None
+    for axis, position in axes.items():
+        small, large = before[axis], (after[axis] if len(after) == rank else None)
+        if scales is not None and scales.size:
+            factor = float(scales[position])
+        elif isinstance(small, int) and isinstance(large, int) and small:
+            factor = large / small
+        else:
+            return None
+        if factor < 1 or factor != int(factor):
+            return None
+        # With rounding to the nearest centre an even or odd whole factor repeats each element in place.
+        factors[axis] = int(factor)
+    return factors
+
+
+def _fold(b: Builder, r: str, x: str, factors: Sequence[int]) -> str:
+    """Sums the copies of each element."""
+    shape = b.graph.shape(x) or ()
+    apart: list[str] = []
+    summed: list[int] = []
+    numbers: list[int] = []
+    for axis, factor in enumerate(factors):
+        size = shape[axis]
+        apart.append(
+            b.integers([size]) if isinstance(size, int) else b.op("Gather", b.op("Shape", x), b.integers([axis]))
+        )
+        numbers.append(size if isinstance(size, int) else -1)
+        if factor > 1:
+            summed.append(len(apart))
+            apart.append(b.integers([factor]))
+            numbers.append(factor)
+    target = b.integers(numbers) if numbers.count(-1) <= 1 else b.op("Concat", *apart, axis=0)
+    return b.op("ReduceSum", b.op("Reshape", r, target), b.integers(summed), keepdims=0) if summed else r
+
+
+def _shrink(b: Builder, s: str, at: Situation, axis: int, position: int, rank: int) -> str:
+    """Applies the transposed interpolation along one axis."""
+    weights = _interpolation(b, at, axis, position)
+    if axis == rank - 1:
+        return b.op("MatMul", s, b.op("Transpose", weights, perm=[1, 0]))
+    if axis == rank - 2:
+        return b.op("MatMul", weights, s)
+    order = [i for i in range(rank) if i != axis] + [axis]
+    turned = b.op("MatMul", b.op("Transpose", s, perm=order), b.op("Transpose", weights, perm=[1, 0]))
+    return b.op("Transpose", turned, perm=[order.index(i) for i in range(rank)])
+
+
+def _interpolation(b: Builder, at: Situation, axis: int, position: int) -> str:
+    """[in, out]: column j holds the weights with which output j reads the inputs along `axis`."""
+    node, x = at.node, at.node.inputs[0]
+    shape = b.graph.shape(x) or ()
+    size = shape[axis] if axis < len(shape) else None
+    one, zero = b.constant_int(1), b.constant_int(0)
+    count = b.constant_int(size) if isinstance(size, int) else b.op(
+        "Squeeze", b.op("Gather", b.op("Shape", x), b.integers([axis]))
+    )
+    line = b.op("Range", zero, count, one)
+    equal = b.op("Equal", b.op("Unsqueeze", line, b.integers([0])), b.op("Unsqueeze", line, b.integers([1])))
+    unit = b.op("Unsqueeze", b.op("Cast", equal, to=b.dtype(x)), b.integers([0, 1]))
+    attributes = {k: v for k, v in node.attributes.items() if k != "axes"}
+    if node.input(2):
+        ones = b.constant(np.ones(3, np.float32))
+        factor = b.op("Slice", node.input(2), b.integers([position]), b.integers([position + 1]))
+        resized = b.op("Resize", unit, "", b.op("Concat", ones, factor, axis=0), **attributes)
+    else:
+        length = b.op("Slice", node.input(3), b.integers([position]), b.integers([position + 1]))
+        lead = b.op("Slice", b.op("Shape", unit), b.integers([0]), b.integers([3]))
+        resized = b.op("Resize", unit, "", "", b.op("Concat", lead, length, axis=0), **attributes)
+    return b.op("Squeeze", resized, b.integers([0, 1]))

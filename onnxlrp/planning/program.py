@@ -1,0 +1,229 @@
+"""The planner: from a graph, a rule table and a target to the list of steps that the emission carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxlrp.errors import ConversionError
+from onnxlrp.graph.view import Graph, Node
+from onnxlrp.operators.behaviour import Behaviour, Linear, Product, Refusal, Stop
+from onnxlrp.operators.registry import Situation, find
+from onnxlrp.planning.paths import Paths
+from onnxlrp.rules.dispatch import obstacle, receivers
+from onnxlrp.tables.match import match
+from onnxlrp.tables.model import Entry, RuleTable, StepFacts
+from onnxlrp.understand.facts import Facts
+from onnxlrp.understand.regions import Region, describe_region, find_regions
+
+#: What happens where a table says nothing. Weighted layers are missing on purpose: the table must decide.
+_DEFAULTS: Mapping[str, str] = {
+    "affine": "epsilon",
+    "average": "epsilon",
+    "sum": "epsilon",
+    "activation": "pass",
+    "normalization": "epsilon",
+    "product": "signal",
+    "max": "winner",
+    "movement": "move",
+}
+_DEFAULT_PARAMETERS: Mapping[str, Any] = {"epsilon": 1e-6, "stabiliser": "sign", "bias": "absorb"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the relevance pass: what it is, and which rule treats it."""
+
+    nodes: tuple[Node, ...]
+    behaviour: Behaviour
+    rule: str
+    parameters: Mapping[str, Any]
+    reason: str
+    stopped: tuple[str, ...] = ()
+    operator: str = ""
+
+    @property
+    def name(self) -> str:
+        """The node after which emitted nodes are named."""
+        return self.nodes[-1].name
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps from the target back to the explained inputs."""
+
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...] = ()
+    used: frozenset[int] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True)
+class _Obstacle:
+    node: Node
+    reason: str
+    advice: str
+
+    def __str__(self) -> str:
+        domain = f"{self.node.domain}." if self.node.domain else ""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.node.name} ({domain}{self.node.op}): {self.reason}{advice}"
+
+
+class Planner:
+    """Walks from the target tensor back and gives each node on the way its rule."""
+
+    def __init__(
+        self, graph: Graph, facts: Facts, table: RuleTable, explained: Sequence[str], target: str, pinned: frozenset[str]
+    ) -> None:
+        self.graph, self.facts, self.table = graph, facts, table
+        self.paths = Paths(graph, explained, target)
+        self.regions = find_regions(graph, facts, pinned, table.merge_batch_normalization)
+        self._obstacles: list[_Obstacle] = []
+        self._used: set[int] = set()
+
+    def program(self) -> Program:
+        """The steps.
+
+        Raises:
+            ConversionError: listing every node that cannot be treated.
+        """
+        receiving = {self.paths.target}
+        steps: list[Step] = []
+        for node in reversed(self.graph.nodes):
+            if not receiving.intersection(node.outputs):
+                continue
+            step = self._step(node)
+            if step is None:
+                # Look on behind a node in the way, so that all of them are found at once.
+                receiving.update(self._active(node))
+                continue
+            steps.append(step)
+            receiving.update(x for x in receivers(step.rule, step.behaviour) if x in self.paths.forward)
+        if self._obstacles:
+            raise ConversionError(_refusal_text(self._obstacles))
+        return Program(tuple(steps), self._warnings(), frozenset(self._used))
+
+    def _active(self, node: Node) -> frozenset[str]:
+        return frozenset(i for i in node.inputs if i in self.paths.forward)
+
+    def _step(self, node: Node) -> Step | None:
+        region = self.regions.get(node.index)
+        if region is not None and region.nodes[-1] is node:
+            return self._region_step(region)
+        entry = find(node)
+        if entry is None:
+            self._refuse(node, "no treatment is known for this operator", "export it as standard operators, or explain an"
+                         " output that does not pass through it")
+            return None
+        behaviour = entry.describe(Situation(node, self.graph, self.facts, self._active(node)))
+        return self._with_rule((node,), behaviour, None)
+
+    def _region_step(self, region: Region) -> Step | None:
+        last = region.nodes[-1]
+        at = Situation(last, self.graph, self.facts, self._active(last))
+        behaviour = describe_region(region, at, self._active)
+        return self._with_rule(region.nodes, behaviour, region)
+
+    def _refuse(self, node: Node, reason: str, advice: str) -> None:
+        self._obstacles.append(_Obstacle(node, reason, advice))
+
+    def _with_rule(self, nodes: tuple[Node, ...], behaviour: Behaviour | Refusal, region: Region | None) -> Step | None:
+        head = region.head if region else nodes[0]
+        if isinstance(behaviour, Refusal):
+            self._refuse(head, behaviour.reason, behaviour.advice)
+            return None
+        operator = "+".join(n.op for n in nodes)
+        if isinstance(behaviour, Stop):
+            return Step(nodes, behaviour, "stop", {}, behaviour.reason, operator=operator)
+        facts = StepFacts(
+            operators=(head.op, *(n.op for n in nodes if n is not head)),
+            kind=behaviour.kind,
+            names=(head.name, *(n.name for n in nodes if n is not head)),
+            region=region.name if region else None,
+            first=self.paths.is_first(head),
+            last=self.paths.is_last(head),
+            depth=self.paths.depth(head),
+        )
+        entry = match(self.table, facts)
+        if entry is None:
+            return self._by_default(nodes, head, behaviour, operator)
+        self._used.add(entry.line)
+        reason = self._reason(entry, facts, behaviour)
+        rule, parameters = entry.rule, dict(entry.parameters)
+        trouble = obstacle(rule, behaviour)
+        if trouble and isinstance(behaviour, Linear) and behaviour.kind != "linear":
+            reason = f"{trouble}, so epsilon is used"
+            rule, parameters = "epsilon", dict(_DEFAULT_PARAMETERS)
+        elif trouble:
+            self._refuse(head, f"{trouble} ({behaviour.kind})", f"name another rule for it in table {self.table.name}")
+            return None
+        trouble = self._check_bounds(rule, parameters, behaviour)
+        if trouble:
+            self._refuse(head, trouble, "correct the rule table")
+            return None
+        stopped = self._stopped(rule, behaviour)
+        return Step(nodes, behaviour, rule, parameters, reason, stopped, operator)
+
+    def _by_default(self, nodes: tuple[Node, ...], head: Node, behaviour: Behaviour, operator: str) -> Step | None:
+        rule = _DEFAULTS.get(behaviour.kind)
+        if rule is None:
+            self._refuse(head, f"rule table {self.table.name} has no rule for it", "add an entry that matches it")
+            return None
+        note = f" ({behaviour.note})" if behaviour.note else ""
+        reason = f"the usual rule for {behaviour.kind}{note}: the table names none"
+        return Step(nodes, behaviour, rule, dict(_DEFAULT_PARAMETERS), reason, self._stopped(rule, behaviour), operator)
+
+    def _reason(self, entry: Entry, facts: StepFacts, behaviour: Behaviour) -> str:
+        conditions = []
+        if entry.names:
+            conditions.append("name")
+        if entry.position:
+            conditions.append(f"{entry.position} layer")
+        if entry.regions:
+            conditions.append("region")
+        if entry.ops:
+            conditions.append(facts.operators[0])
+        elif entry.kinds:
+            conditions.append(facts.kind)
+        if (entry.depth_from, entry.depth_to) != (0.0, 1.0):
+            conditions.append(f"depth {facts.depth:.2f}")
+        text = f"line {entry.line}: {', '.join(conditions) or 'any'}"
+        return f"{text}; {behaviour.note}" if behaviour.note else text
+
+    def _check_bounds(self, rule: str, parameters: Mapping[str, Any], behaviour: Behaviour) -> str | None:
+        if rule != "z-box":
+            return None
+        for name in ("low", "high"):
+            value = parameters[name]
+            if isinstance(value, str) and value not in self.graph.initializers:
+                return f"its bound {name} names {value!r}, which is not an initializer of the model"
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                shape = self.graph.shape(behaviour.data[0])
+                channels = shape[1] if shape is not None and len(shape) > 1 else None
+                if isinstance(channels, int) and len(value) not in (1, channels):
+                    return f"its bound {name} has {len(value)} numbers, but its input has {channels} channels"
+        return None
+
+    def _stopped(self, rule: str, behaviour: Behaviour) -> tuple[str, ...]:
+        lost = [x for x in behaviour.data if x not in receivers(rule, behaviour) and x in self.paths.forward]
+        if isinstance(behaviour, Product):
+            what = "the divisor receives nothing" if behaviour.quotient else "the gate receives nothing"
+            return tuple(f"{x}: {what}" for x in lost)
+        return tuple(f"{x} receives nothing" for x in lost)
+
+    def _warnings(self) -> tuple[str, ...]:
+        if self.table.source == "preset":
+            return ()
+        return tuple(
+            f"{self.table.source} line {e.line}: this entry ({e.rule}) matches no node"
+            for e in self.table.entries
+            if e.line not in self._used
+        )
+
+
+def _refusal_text(obstacles: Sequence[_Obstacle]) -> str:
+    many = len(obstacles) > 1
+    head = f"{len(obstacles)} nodes stand" if many else "one node stands"
+    lines = "".join(f"\n  {o}" for o in obstacles)
+    return f"cannot convert: {head} in the way of relevance:{lines}"

@@ -1,0 +1,176 @@
+"""What is explained: the tensor that relevance starts from, and the target on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxlrp.errors import ConversionError, UsageError
+from onnxlrp.graph.view import Dim, Graph, Node
+
+_HEADS = {
+    "Softmax": "relevance starts at the logits before it",
+    "LogSoftmax": "relevance starts at the logits before it",
+    "Sigmoid": "relevance starts at the logit before it",
+    "ArgMax": "relevance starts at the scores that it chooses from",
+}
+_SHAPE_ONLY = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"})
+
+Mode = Literal["argmax", "index", "input", "seed", "top"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which elements of the explained output are explained.
+
+    Attributes:
+        index: position in the output, batch left out (mode "index").
+        k: how many maps (mode "top").
+        axis: the axis along which the largest element is taken at every position (mode "argmax").
+    """
+
+    mode: Mode
+    index: tuple[int, ...] = ()
+    k: int = 0
+    axis: int | None = None
+
+    def __str__(self) -> str:
+        if self.mode == "index":
+            return ",".join(map(str, self.index))
+        if self.mode == "top":
+            return f"top:{self.k}"
+        return self.mode if self.axis is None else f"{self.mode} along axis {self.axis}"
+
+
+def parse_target(target: str | int | Sequence[int], axis: int | None = None) -> Target:
+    """The target as a value.
+
+    Raises:
+        UsageError: it is none of argmax, an index, input, seed or top:K.
+    """
+    wrong = UsageError(f"target {target!r} is not argmax, an index such as 7 or 7,3,5, input, seed or top:K")
+    if axis is not None and target != "argmax":
+        raise UsageError(f"an axis goes with the target argmax, not with {target!r}")
+    if isinstance(target, bool):
+        raise wrong
+    if isinstance(target, int):
+        return Target("index", (target,))
+    if isinstance(target, str):
+        if target in ("argmax", "input", "seed"):
+            return Target(target, axis=axis)  # type: ignore[arg-type]
+        if target.startswith("top:"):
+            count = target[4:]
+            if not count.isascii() or not count.isdigit() or int(count) < 1:
+                raise wrong
+            return Target("top", k=int(count))
+        try:
+            return Target("index", tuple(int(part) for part in target.split(",")))
+        except ValueError:
+            raise wrong from None
+    try:
+        return Target("index", tuple(int(i) for i in target))
+    except (TypeError, ValueError):
+        raise wrong from None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explained output.
+
+    Attributes:
+        name: the output as the user named it.
+        tensor: the float tensor that relevance starts from; another one where a head was stepped over.
+    """
+
+    name: str
+    tensor: str
+    notes: tuple[str, ...] = ()
+
+
+def resolve_outputs(graph: Graph, names: Sequence[str]) -> tuple[Explained, ...]:
+    """The tensors to start from: those named, or the first output that leads to a float tensor.
+
+    Raises:
+        UsageError: no such tensor, or one that is not made of floats.
+        ConversionError: the model has no float output.
+    """
+    if names:
+        return tuple(_resolve_named(graph, name) for name in dict.fromkeys(names))
+    for name in graph.outputs:
+        found = _step_over_heads(graph, name)
+        if graph.is_float(found.tensor):
+            return (found,)
+    raise ConversionError("the model has no output made of floats, so there is nothing to explain; name one with --output")
+
+
+def _resolve_named(graph: Graph, name: str) -> Explained:
+    if not graph.exists(name):
+        raise UsageError(f"the model has no tensor {name!r}; its outputs are {', '.join(graph.outputs)}")
+    found = _step_over_heads(graph, name) if name in graph.outputs else Explained(name, name)
+    if not graph.is_float(found.tensor):
+        raise UsageError(f"tensor {name!r} is not made of floats and cannot be explained")
+    return found
+
+
+def _step_over_heads(graph: Graph, name: str) -> Explained:
+    tensor, start = name, name
+    notes: list[str] = []
+    while (node := graph.producer.get(tensor)) is not None and not node.domain:
+        if node.op in _HEADS:
+            tensor = start = node.inputs[0]
+            notes.append(f"{node.label} is stepped over: {_HEADS[node.op]}")
+        elif node.op in _SHAPE_ONLY and (graph.is_float(node.inputs[0])):
+            tensor = node.inputs[0]
+        else:
+            break
+    return Explained(name, _through_shapes(graph, start, notes), tuple(notes))
+
+
+def _through_shapes(graph: Graph, tensor: str, notes: Sequence[str]) -> str:
+    """Behind a stepped-over head also the reshape that fed it is undone: the logits have the model's own shape."""
+    node: Node | None = graph.producer.get(tensor)
+    if notes and node is not None and node.op in ("Flatten", "Reshape") and graph.is_float(node.inputs[0]):
+        before, after = graph.shape(node.inputs[0]), graph.shape(tensor)
+        if before is not None and before == after:
+            return node.inputs[0]
+    return tensor
+
+
+def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> None:
+    """Refuses an index or K that the output cannot have, where that is known.
+
+    Raises:
+        UsageError: naming the sizes that are possible.
+    """
+    if shape is None:
+        if target.mode in ("index", "input", "top"):
+            raise UsageError(f"the rank of output {tensor!r} is not known; use the target argmax or seed")
+        return
+    if target.mode == "argmax" and target.axis is not None and not -len(shape) <= target.axis < len(shape):
+        raise UsageError(f"axis {target.axis} is out of range for output {tensor!r} of rank {len(shape)}")
+    if target.mode == "index":
+        if len(target.index) != len(shape) - 1:
+            raise UsageError(
+                f"target {target} has {len(target.index)} indices, but output {tensor!r} of shape "
+                f"{_shape_text(shape)} takes {len(shape) - 1} (the batch axis is left out)"
+            )
+        for axis, (index, size) in enumerate(zip(target.index, shape[1:], strict=True), 1):
+            if isinstance(size, int) and not -size <= index < size:
+                raise UsageError(
+                    f"target {index} is out of range: axis {axis} of output {tensor!r} has {size} elements (0 to {size - 1})"
+                )
+    if target.mode in ("input", "top") and len(shape) < 2:
+        raise UsageError(f"output {tensor!r} has no axis besides the batch, so there is no class to choose")
+    if target.mode == "top":
+        sizes = [d for d in shape[1:] if isinstance(d, int)]
+        if len(sizes) == len(shape) - 1:
+            count = 1
+            for size in sizes:
+                count *= size
+            if target.k > count:
+                raise UsageError(f"top:{target.k} is out of range: output {tensor!r} has {count} elements")
+
+
+def _shape_text(shape: Sequence[Dim]) -> str:
+    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

@@ -1,0 +1,88 @@
+"""Which function carries out a rule on which kind of behaviour: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from onnxlrp.emit.context import Context
+from onnxlrp.emit.relevance import Relevance
+from onnxlrp.operators.behaviour import Behaviour, Elementwise, Linear, Product, Scaling, Selection
+from onnxlrp.rules import first_layer, linear, other
+from onnxlrp.rules.linear import Contributions, Parameters
+
+Given = Mapping[str, Relevance]
+_Single = Callable[[Context, Any, Relevance, Parameters], Contributions]
+_Several = Callable[[Context, Any, Given, Parameters], Contributions]
+
+_LINEAR: Mapping[str, _Single] = {
+    "z": linear.epsilon,
+    "epsilon": linear.epsilon,
+    "norm": linear.epsilon,
+    "z-plus": linear.z_plus,
+    "alpha-beta": linear.alpha_beta,
+    "gamma": linear.gamma,
+    "excitation": linear.excitation,
+    "z-box": first_layer.z_box,
+    "w-square": first_layer.w_square,
+    "flat": first_layer.flat,
+    "pass": other.pass_linear,
+    "gradient": linear.gradient,
+}
+_ELEMENTWISE: Mapping[str, _Single] = {
+    "pass": other.pass_elementwise,
+    "gradient": other.elementwise_derivative,
+    "guided-backprop": other.guided,
+    "deconvnet": other.deconvnet,
+}
+_PRODUCT: Mapping[str, _Single] = {
+    "signal": other.signal,
+    "half": other.half,
+    "gradient": other.product_derivative,
+}
+_SCALING: Mapping[str, _Single] = {"move": other.scale, "gradient": other.scale_derivative}
+_SELECTION: Mapping[str, _Several] = {
+    "move": other.select,
+    "winner": other.select,
+    "gradient": other.select_derivative,
+}
+
+#: Rules that need to know the sign of every coefficient.
+_ONE_SIGNED = frozenset({"z-plus", "alpha-beta", "gamma", "excitation"})
+_WEIGHTED = frozenset({"z-box", "w-square", "flat"})
+
+
+def obstacle(rule: str, behaviour: Behaviour) -> str | None:
+    """Why a rule cannot treat a behaviour, or None if it can."""
+    tables: Mapping[type, Mapping[str, Any]] = {
+        Linear: _LINEAR,
+        Elementwise: _ELEMENTWISE,
+        Product: _PRODUCT,
+        Scaling: _SCALING,
+        Selection: _SELECTION,
+    }
+    if rule not in tables.get(type(behaviour), {}):
+        return f"rule {rule} is not for such a step"
+    if isinstance(behaviour, Linear):
+        if rule in _ONE_SIGNED and not behaviour.one_signed:
+            return f"rule {rule} needs coefficients of one sign"
+        if rule in _WEIGHTED and behaviour.kind != "linear":
+            return f"rule {rule} is for weighted layers"
+    return None
+
+
+def receivers(rule: str, behaviour: Behaviour) -> tuple[str, ...]:
+    """The inputs that a rule sends relevance to."""
+    if isinstance(behaviour, Product) and behaviour.signal is not None:
+        if rule == "signal" or (rule == "half" and behaviour.quotient):
+            return (behaviour.signal,)
+    return behaviour.data
+
+
+def carry_out(ctx: Context, rule: str, behaviour: Behaviour, given: Given, p: Parameters) -> Contributions:
+    """Emits one step: relevance of its outputs in, contributions to its inputs out."""
+    if isinstance(behaviour, Selection):
+        return _SELECTION[rule](ctx, behaviour, given, p)
+    single = {Linear: _LINEAR, Elementwise: _ELEMENTWISE, Product: _PRODUCT, Scaling: _SCALING}
+    table = cast(Mapping[str, _Single], single[type(behaviour)])  # type: ignore[index]
+    return table[rule](ctx, behaviour, given[behaviour.outputs[0]], p)

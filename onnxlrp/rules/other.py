@@ -1,0 +1,118 @@
+"""Rules for what is not linear: movement, max, element-wise functions, scaling, products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnxlrp.emit.context import Context
+from onnxlrp.emit.relevance import Relevance
+from onnxlrp.operators.behaviour import Elementwise, Linear, Product, Scaling, Selection
+from onnxlrp.rules.linear import Contributions, Parameters
+
+Given = Mapping[str, Relevance]
+
+
+def select(ctx: Context, op: Selection, given: Given, p: Parameters) -> Contributions:
+    """Relevance, or the multiplier, goes where each value came from."""
+    b = ctx.b
+    multipliers = all(r.is_multiplier_of(y) for y, r in given.items())
+    values = {y: r.value if multipliers else r.as_map(b) for y, r in given.items()}
+    back = op.adjoint(b, values)
+    found = [(x, Relevance(v, x) if multipliers else Relevance(v)) for x, v in back.items()]
+    if op.absorbs:
+        for r in given.values():
+            ctx.book("bias", lambda r=r: r.as_map(b))
+        for _, r in found:
+            ctx.book("bias", lambda r=r: b.op("Neg", r.as_map(b)))
+    return found
+
+
+def select_derivative(ctx: Context, op: Selection, given: Given, p: Parameters) -> Contributions:
+    """The derivative: the same transport, of multipliers."""
+    as_multipliers = {y: Relevance(r.as_multiplier(ctx.b, ctx.facts, y), y) for y, r in given.items()}
+    return select(ctx, op, as_multipliers, p)
+
+
+def scale(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributions:
+    """y = c x: R_x = R_y, summed over what x was broadcast to."""
+    b = ctx.b
+    if r.is_multiplier_of(op.y):
+        return [(op.x, Relevance(b.sum_to(op.factor(b, r.value), op.y, op.x), op.x))]
+    if b.graph.shape(op.x) is not None and b.graph.shape(op.x) == b.graph.shape(op.y):
+        return [(op.x, r)]
+    return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x)))]
+
+
+def scale_derivative(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributions:
+    """y = c x: m_x = c m_y."""
+    return scale(ctx, op, Relevance(r.as_multiplier(ctx.b, ctx.facts, op.y), op.y), p)
+
+
+def pass_elementwise(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
+    """R_x = R_y. The value is not touched: R stays base * m with the base behind the function."""
+    b = ctx.b
+    if b.graph.shape(op.x) is not None and b.graph.shape(op.x) == b.graph.shape(op.y):
+        return [(op.x, r)]
+    return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x)))]
+
+
+def pass_linear(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
+    """R_x = R_y through a step that keeps the shape (a normalisation, an affine step)."""
+    return [(t.x, r) for t in op.terms]
+
+
+def _sloped(ctx: Context, op: Elementwise, r: Relevance, m: str) -> Contributions:
+    b = ctx.b
+    back = Relevance(op.gradient(b, m), op.x)
+    ctx.book("other", lambda: r.as_map(b))
+    ctx.book("other", lambda: b.op("Neg", back.as_map(b)))
+    return [(op.x, back)]
+
+
+def elementwise_derivative(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
+    """m_x = f'(x) m_y."""
+    return _sloped(ctx, op, r, r.as_multiplier(ctx.b, ctx.facts, op.y))
+
+
+def guided(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
+    """m_x = f'(x) max(m_y, 0)."""
+    return _sloped(ctx, op, r, ctx.b.positive(r.as_multiplier(ctx.b, ctx.facts, op.y)))
+
+
+def deconvnet(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
+    """m_x = max(m_y, 0), whether the unit was active or not."""
+    b = ctx.b
+    back = Relevance(b.positive(r.as_multiplier(b, ctx.facts, op.y)), op.x)
+    ctx.book("other", lambda: r.as_map(b))
+    ctx.book("other", lambda: b.op("Neg", back.as_map(b)))
+    return [(op.x, back)]
+
+
+def signal(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
+    """All to the signal; half to each where neither factor is a gate."""
+    if op.signal is None:
+        return half(ctx, op, r, p)
+    b = ctx.b
+    if r.is_multiplier_of(op.y):
+        return [(op.signal, Relevance(op.partial(b, r.value, op.signal), op.signal))]
+    return [(op.signal, Relevance(b.sum_to(r.as_map(b), op.y, op.signal)))]
+
+
+def half(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
+    """Half to each factor; of a quotient all to the numerator."""
+    if op.quotient:
+        return signal(ctx, op, r, p)
+    b = ctx.b
+    m = b.scale(r.as_multiplier(b, ctx.facts, op.y), 0.5)
+    return [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b)]
+
+
+def product_derivative(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
+    """The product or quotient rule."""
+    b = ctx.b
+    m = r.as_multiplier(b, ctx.facts, op.y)
+    found = [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b)]
+    ctx.book("other", lambda: b.mul(op.y, m))
+    for _, part in found:
+        ctx.book("other", lambda part=part: b.op("Neg", part.as_map(b)))
+    return found

@@ -1,0 +1,204 @@
+"""What a rule table may name: every rule, its parameters and what it is for.
+
+A rule is described here as data, so that rule tables can be checked and printed without building a graph.
+How a rule propagates relevance stands in the sibling modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ParameterKind = Literal["number", "choice", "bound"]
+
+#: What a step can be, as far as rules are concerned (`kind` in a rule table).
+KINDS: Mapping[str, str] = {
+    "linear": "weighted linear layers: Conv, ConvTranspose, Gemm, MatMul with a constant",
+    "affine": "element-wise scale and shift: a BatchNormalization that could not be merged, Mul by a constant",
+    "average": "linear without learned weights: average pooling, ReduceMean, ReduceSum, Resize with interpolation",
+    "sum": "sums of several tensors: Add, Sub, Sum, Mean",
+    "activation": "element-wise functions of one tensor: Relu, Sigmoid, Gelu, ...",
+    "normalization": "InstanceNormalization, GroupNormalization, LayerNormalization, LRN: statistics of the data",
+    "product": "products and quotients of two tensors that both depend on the input: gates, attention",
+    "max": "winner-takes-all: MaxPool, GlobalMaxPool, ReduceMax, Max, Min",
+    "movement": "values moved without change: Reshape, Concat, Slice, Pad, Gather, ...",
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a rule.
+
+    `number` is a finite float in [minimum, maximum]; `choice` one of `choices`; `bound` a number, a list with one
+    number per channel, or the name of an initializer.
+    """
+
+    default: Any
+    summary: str
+    kind: ParameterKind = "number"
+    minimum: float = 0.0
+    maximum: float = float("inf")
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class RuleSpec:
+    """A rule's name, the kinds of step it can treat, its parameters and the source of its formula."""
+
+    name: str
+    kinds: tuple[str, ...]
+    summary: str
+    source: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+_EPSILON = Parameter(1e-6, "size of the stabiliser added to a denominator, away from zero")
+_STABILISER = Parameter(
+    "sign",
+    "sign: z + e*sgn(z); clip: sgn(z)*max(|z|, e); norm: like sign with e scaled by the root mean square of z per sample",
+    kind="choice",
+    choices=("sign", "clip", "norm"),
+)
+_BIAS = Parameter(
+    "absorb",
+    "absorb: the bias stands in the denominator and keeps its share of relevance; ignore: it is left out",
+    kind="choice",
+    choices=("absorb", "ignore"),
+)
+_DIVISION = {"epsilon": _EPSILON, "stabiliser": _STABILISER, "bias": _BIAS}
+_DIVIDED = ("linear", "affine", "average", "sum", "normalization")
+
+RULES: Mapping[str, RuleSpec] = {
+    spec.name: spec
+    for spec in (
+        RuleSpec(
+            "z",
+            _DIVIDED,
+            "LRP-0: relevance in proportion to x*w; exact, no stabiliser",
+            "Bach et al. 2015, eq. 56",
+            {"bias": _BIAS},
+        ),
+        RuleSpec(
+            "epsilon",
+            _DIVIDED,
+            "LRP-epsilon: x*w over the stabilised pre-activation",
+            "Bach et al. 2015, eq. 58",
+            _DIVISION,
+        ),
+        RuleSpec(
+            "norm",
+            _DIVIDED,
+            "epsilon rule with the operator itself, for sums and averages (zennit's Norm)",
+            "Anders et al. 2021 (zennit)",
+            _DIVISION,
+        ),
+        RuleSpec(
+            "z-plus",
+            _DIVIDED,
+            "positive contributions only: x+ w+ and x- w-",
+            "Montavon et al. 2017, eq. 16",
+            _DIVISION,
+        ),
+        RuleSpec(
+            "alpha-beta",
+            _DIVIDED,
+            "positive contributions weighted by alpha, negative ones by beta = alpha - 1",
+            "Bach et al. 2015, eq. 60",
+            {
+                "alpha": Parameter(2.0, "weight of positive contributions; alpha - beta = 1", minimum=1.0),
+                "beta": Parameter(1.0, "weight of negative contributions; alpha - beta = 1"),
+                **_DIVISION,
+            },
+        ),
+        RuleSpec(
+            "gamma",
+            _DIVIDED,
+            "favours positive contributions by gamma; generalised to inputs and outputs of either sign",
+            "Montavon et al. 2019; Andeol et al. 2022 (generalised)",
+            {"gamma": Parameter(0.25, "how much positive contributions are favoured"), **_DIVISION},
+        ),
+        RuleSpec(
+            "z-box",
+            ("linear",),
+            "input layer whose values lie in [low, high]",
+            "Montavon et al. 2017, eq. 18",
+            {
+                "low": Parameter(None, "smallest input value", kind="bound", required=True),
+                "high": Parameter(None, "largest input value", kind="bound", required=True),
+                "epsilon": _EPSILON,
+                "stabiliser": _STABILISER,
+            },
+        ),
+        RuleSpec(
+            "w-square",
+            ("linear",),
+            "relevance in proportion to squared weights, whatever the input",
+            "Montavon et al. 2017, eq. 14",
+            _DIVISION,
+        ),
+        RuleSpec(
+            "flat",
+            ("linear",),
+            "relevance spread evenly over the receptive field",
+            "Lapuschkin et al. 2019",
+            {"epsilon": _EPSILON, "stabiliser": _STABILISER},
+        ),
+        RuleSpec(
+            "excitation",
+            ("linear", "affine", "average", "sum"),
+            "excitation backprop: positive weights and inputs, no bias",
+            "Zhang et al. 2016, eq. 5",
+            {"epsilon": _EPSILON},
+        ),
+        RuleSpec(
+            "pass",
+            ("activation", "affine", "normalization"),
+            "relevance goes through unchanged",
+            "Bach et al. 2015; Achtibat et al. 2024, eq. 9",
+        ),
+        RuleSpec(
+            "gradient",
+            tuple(KINDS),
+            "the derivative applied to the multiplier: gradient x input",
+            "Shrikumar et al. 2016",
+        ),
+        RuleSpec(
+            "deconvnet",
+            ("activation",),
+            "negative relevance is cut, whether the unit was active or not",
+            "Zeiler and Fergus 2014",
+        ),
+        RuleSpec(
+            "guided-backprop",
+            ("activation",),
+            "gradient through active units, negative relevance cut",
+            "Springenberg et al. 2015",
+        ),
+        RuleSpec(
+            "signal",
+            ("product",),
+            "the gate receives nothing, the signal everything (signal-take-all)",
+            "Arras et al. 2017",
+        ),
+        RuleSpec(
+            "half",
+            ("product",),
+            "half of the relevance to each factor",
+            "Achtibat et al. 2024, prop. 3.2",
+        ),
+        RuleSpec("winner", ("max",), "all relevance to the largest element", "Bach et al. 2015"),
+        RuleSpec("move", ("movement",), "relevance follows each value to where it came from", "exact, no choice"),
+    )
+}
+
+#: Other names in use for the same rule.
+ALIASES: Mapping[str, str] = {
+    "lrp-0": "z",
+    "zero": "z",
+    "z+": "z-plus",
+    "gradient-x-input": "gradient",
+    "w2": "w-square",
+    "zb": "z-box",
+}

@@ -1,0 +1,224 @@
+"""The Explainer: a model with its explanation in one onnxruntime session."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxlrp.api import ModelLike, Rules, TargetLike
+from onnxlrp.check import metadata
+from onnxlrp.check.save import save
+from onnxlrp.compile import Request, compile_model
+from onnxlrp.emit.assemble import EXPLAIN_INPUT
+from onnxlrp.emit.seed import SEED_INPUT, TARGET_INPUT
+from onnxlrp.errors import ModelReadError, UsageError
+from onnxlrp.read.load import Source, load
+from onnxlrp.read.prepare import prepare
+from onnxlrp.run.session import open_session
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One answer of an Explainer.
+
+    Attributes:
+        outputs: the model's own outputs by name.
+        relevance: a float32 map in the input's shape by input name (with an axis 1 of length K for "top:K"). With
+            several explained outputs, those of the first; the others are in `by_output`.
+        target: what was explained, in words.
+        explained_output: the tensor that relevance started from (the logits), None if the model does not return it.
+        by_output: relevance by explained output and input.
+    """
+
+    outputs: dict[str, Array]
+    relevance: dict[str, Array]
+    target: str
+    explained_output: Array | None
+    by_output: dict[str, dict[str, Array]]
+
+
+class Explainer:
+    """Holds an onnxruntime session of a converted model.
+
+    Args:
+        model: an original or an already converted model. The options of conversion go with an original only.
+        providers: onnxruntime execution providers; the CPU when None.
+        The other arguments are those of `onnxlrp.convert`.
+
+    Raises:
+        UsageError: onnxruntime is missing, an option does not fit, or conversion options go with a converted model.
+        ModelReadError, ConversionError: as `onnxlrp.convert`.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        *,
+        rules: Rules | None = None,
+        target: TargetLike | None = None,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        axis: int | None = None,
+        on_demand: bool = False,
+        base_dir: str | os.PathLike[str] | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        source = load(model, base_dir)
+        if metadata.converted_by(source.model) is not None:
+            if rules is not None or target is not None or inputs or outputs or axis is not None or on_demand:
+                raise UsageError(
+                    "the model is already converted; rules, target, inputs and outputs were fixed then."
+                    " Give the original model to choose others"
+                )
+            converted = source.model
+        else:
+            request = Request(
+                "default" if rules is None else rules,
+                "argmax" if target is None else target,
+                inputs,
+                outputs,
+                axis,
+                on_demand,
+            )
+            converted = compile_model(prepare(source), request).model
+        found = metadata.read(converted)
+        if found is None:
+            raise ModelReadError("the converted model says nothing of its relevance outputs")
+        self.metadata = found
+        added = {TARGET_INPUT, SEED_INPUT, EXPLAIN_INPUT}
+        initial = {t.name for t in converted.graph.initializer}
+        values = [v for v in converted.graph.input if v.name not in initial]
+        own = [v for v in values if not any(v.name == a or v.name.startswith(a + "_") for a in added)]
+        self._extra = [v for v in values if v not in own]
+        relevance_names = self._relevance_names()
+        self.input_names: tuple[str, ...] = tuple(v.name for v in own)
+        self.input_shapes: dict[str, tuple[int | str | None, ...]] = {v.name: _shape(v) for v in own}
+        self.input_types: dict[str, np.dtype[Any]] = {
+            v.name: helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in own
+        }
+        self.output_names: tuple[str, ...] = tuple(
+            v.name for v in converted.graph.output if v.name not in relevance_names
+        )
+        self.explained: tuple[str, ...] = tuple(found.relevance)
+        #: The converted model; its weights may lie in files beside the original.
+        self.model = converted
+        logits = found.explained_output
+        returned = {v.name for v in converted.graph.output}
+        if logits not in returned and logits not in self.input_names:
+            # The logits are wanted beside the outputs; the added output exists in this session only.
+            converted = _with_output(converted, logits)
+        self._logits = logits
+        self._session = _open(converted, source, providers)
+
+    def _relevance_names(self) -> set[str]:
+        by_output = self.metadata.settings.get("relevance_by_output", {})
+        names = set(self.metadata.relevance.values())
+        for maps in by_output.values():
+            names.update(maps.values())
+        return names
+
+    def explain(
+        self, inputs: Mapping[str, Array] | Array, *, target: Any = None, seed: Array | None = None
+    ) -> Explanation:
+        """Runs the model once.
+
+        Args:
+            inputs: arrays by input name; a bare array where the model has one input.
+            target: for a conversion with target "input": an index, a tuple, or an int array [batch, k].
+            seed: for a conversion with target "seed": an array in the explained output's shape.
+
+        Raises:
+            UsageError: an input is missing or unknown, or target or seed do not go with the conversion.
+        """
+        feeds = self._feeds(inputs)
+        batch = len(next(iter(feeds.values()))) if feeds and next(iter(feeds.values())).ndim else 1
+        for value in self._extra:
+            feeds[value.name] = self._extra_feed(value, batch, target, seed)
+        if target is not None and not any(v.name.startswith(TARGET_INPUT) for v in self._extra):
+            raise UsageError("a target per call needs a conversion with target='input'")
+        if seed is not None and not any(v.name.startswith(SEED_INPUT) for v in self._extra):
+            raise UsageError("a seed needs a conversion with target='seed'")
+        names = [o.name for o in self._session.get_outputs()]
+        try:
+            results = dict(zip(names, self._session.run(names, feeds), strict=True))
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            text = str(error).strip().splitlines()
+            raise UsageError(f"onnxruntime cannot run the model on this input: {text[0] if text else error!r}") from error
+        relevance = {x: results[name] for x, name in self.metadata.relevance.items()}
+        by_output = {
+            output: {x: results[name] for x, name in maps.items()}
+            for output, maps in self.metadata.settings.get("relevance_by_output", {}).items()
+        }
+        return Explanation(
+            {name: results[name] for name in self.output_names},
+            relevance,
+            f"{self.metadata.target} of {self._logits}",
+            results.get(self._logits),
+            by_output,
+        )
+
+    def _feeds(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
+        if not isinstance(inputs, Mapping):
+            if len(self.input_names) != 1:
+                raise UsageError(f"the model has {len(self.input_names)} inputs; give arrays by name: {', '.join(self.input_names)}")
+            inputs = {self.input_names[0]: inputs}
+        unknown = [n for n in inputs if n not in self.input_names]
+        missing = [n for n in self.input_names if n not in inputs]
+        if unknown or missing:
+            which = f"no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is missing"
+            raise UsageError(f"{which}; the model's inputs are {', '.join(self.input_names)}")
+        return {n: np.asarray(a, self.input_types[n]) for n, a in inputs.items()}
+
+    def _extra_feed(self, value: onnx.ValueInfoProto, batch: int, target: Any, seed: Array | None) -> Array:
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        if value.name.startswith(EXPLAIN_INPUT):
+            return np.ones((batch, 1), dtype)
+        if value.name.startswith(SEED_INPUT):
+            if seed is None:
+                raise UsageError("the model was converted with target='seed': give a seed")
+            return np.asarray(seed, dtype)
+        if target is None:
+            raise UsageError("the model was converted with target='input': give a target")
+        given = np.asarray(target, dtype)
+        if given.ndim == 2:
+            return given
+        width = _shape(value)[1]
+        row = given.reshape(-1)
+        if isinstance(width, int) and row.size != width:
+            if width == 1 and row.size == batch:
+                return row.reshape(batch, 1)
+            raise UsageError(f"a target takes {width} indices per sample, not {row.size}")
+        return np.tile(row[None, :], (batch, 1))
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(int(d.dim_value) if d.HasField("dim_value") else (d.dim_param or None) for d in dims)
+
+
+def _with_output(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """A shallow variant with one more output of unstated type, which the runtime infers."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    result.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    return result
+
+
+def _open(model: onnx.ModelProto, source: Source, providers: Sequence[str] | None) -> Any:
+    """A session; where weights lie in files, the model is written to a temporary file beside links to them."""
+    if source.base_dir is None:
+        return open_session(model, providers)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path, source)
+        return open_session(path, providers)

@@ -1,0 +1,79 @@
+"""onnxruntime sessions: imported only here, so that converting works without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+
+from onnxlrp.errors import ModelReadError, UsageError
+
+_MISSING = (
+    "onnxruntime is not installed; install it with `pip install onnxlrp[cpu]`, or `pip install onnxlrp[gpu]` for CUDA"
+)
+
+
+def runtime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UsageError(_MISSING) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise UsageError(
+            "the installed onnxruntime is broken (two of its packages were installed over one another);"
+            " uninstall all of them and install one"
+        )
+    return onnxruntime
+
+
+def open_session(
+    model: onnx.ModelProto | str | os.PathLike[str],
+    providers: Sequence[str] | None = None,
+    *,
+    optimised: bool = True,
+    threads: int | None = None,
+) -> Any:
+    """An InferenceSession.
+
+    Args:
+        model: a model, or the path of a file (needed where external data lies beside it).
+        providers: execution providers by name; the CPU when None.
+        optimised: whether the runtime may rewrite the graph.
+        threads: threads within an operator; the runtime's choice when None.
+
+    Raises:
+        UsageError: a provider was asked for that does not work here.
+        ModelReadError: the runtime refuses the model.
+    """
+    ort = runtime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    wanted = list(providers or ["CPUExecutionProvider"])
+    if any(p.startswith(("CUDA", "Tensorrt")) for p in wanted) and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    given = os.fspath(model) if not isinstance(model, onnx.ModelProto) else model.SerializeToString()
+    try:
+        session = ort.InferenceSession(given, options, providers=wanted)
+    except Exception as error:  # onnxruntime raises its own unrelated classes
+        raise ModelReadError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
+    missing = [p for p in wanted if p not in session.get_providers()]
+    if missing:
+        raise UsageError(
+            f"{missing[0]} does not work on this machine; it needs `pip install onnxlrp[gpu]` and its driver"
+        )
+    return session
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

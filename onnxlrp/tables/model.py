@@ -1,0 +1,67 @@
+"""What a rule table says, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Position = Literal["first", "last"]
+Output = Literal["relevance", "gradient"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `[[rule]]` of a table: the conditions under which it applies, the rule and its parameters.
+
+    An empty tuple states no condition. `names` are shell-style patterns, upper and lower case told apart.
+    `parameters` holds every parameter of the rule, defaults filled in; a list of bounds per channel is a
+    tuple of floats. `depth_from` and `depth_to` are inclusive, 0 at the explained input and 1 at the target.
+    """
+
+    line: int
+    rule: str
+    parameters: Mapping[str, Any]
+    ops: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    position: Position | None = None
+    depth_from: float = 0.0
+    depth_to: float = 1.0
+
+
+@dataclass(frozen=True)
+class RuleTable:
+    """A rule table: entries of which the first that matches a step decides its rule.
+
+    `output` is what the relevance outputs hold: "relevance" (input times multiplier) or "gradient" (the
+    multiplier itself, for methods that yield a modified gradient). `source` is "preset" or the path of the
+    file; `text` is the TOML that the table was read from.
+    """
+
+    name: str
+    description: str
+    entries: tuple[Entry, ...]
+    source: str
+    output: Output = "relevance"
+    merge_batch_normalization: bool = True
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What a table may ask about one step of the relevance pass.
+
+    `operators` are the ONNX operator types treated in the step, the main one first, never empty; `names` the
+    names of its nodes. `first` and `last` say whether it is the first step of its kind after the explained
+    input, or the last before the target. `depth` runs from 0 at the input to 1 at the target.
+    """
+
+    operators: tuple[str, ...]
+    kind: str
+    names: tuple[str, ...]
+    region: str | None
+    first: bool
+    last: bool
+    depth: float

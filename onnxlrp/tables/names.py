@@ -1,0 +1,74 @@
+"""The operator names that a rule table may use, and what was probably meant by one that it may not."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+#: Operators of onnxruntime's own domain (com.microsoft) whose names ONNX does not have, as of onnxruntime
+#: 1.31; written down here because a conversion needs no onnxruntime.
+_CONTRIB = """
+AttnLSTM BeamSearch BiasAdd BiasDropout BiasGelu BiasSoftmax BiasSplitGelu BifurcationDetector
+BitmaskBiasDropout BitmaskDropout BranchwiseRMSNorm CDist ComplexMul ComplexMulConj
+ConvTransposeWithDynamicPads CropAndResize DecoderAttention DecoderMaskedMultiHeadAttention
+DecoderMaskedSelfAttention DequantizeBFP DequantizeWithOrder DynamicQuantizeLSTM
+DynamicQuantizeMatMul DynamicSparseAttention DynamicTimeWarping EPContext EmbedLayerNormalization
+EngramGate ExpandDims FastGelu FusedConv FusedGemm FusedMatMul FusedMatMulActivation GatedAdd
+GatedDeltaNet GatedRMSNorm GatedRelativePositionBias GatherBlockQuantized GemmFastGelu GemmFloat8
+GemmaRotaryEmbedding GreedySearch GroupNorm GroupQueryAttention HyperConnectionPostMix
+HyperConnectionPreMix Inverse Irfft IsAllFinite LinearAttentionGate LongformerAttention
+MRotaryEmbedding MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight MatMulBnb4 MatMulFpQ4
+MatMulInteger16 MatMulIntegerToFloat MatMulNBits MatMulNBitsMlp MatMulNBitsQkv MaxpoolWithMask MoE
+MulInteger MultiHeadAttention MurmurHash3 NGramHashMapping NGramRepeatBlock NhwcConv NhwcFusedConv
+NhwcMaxPool PackedAttention PackedMultiHeadAttention PackedSparseAttentionIndexer PagedAttention
+QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool QLinearConcat
+QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax
+QLinearWhere QMoE QOrderedAttention QOrderedGelu QOrderedLayerNormalization
+QOrderedLongformerAttention QOrderedMatMul QuantizeBFP QuantizeWithOrder QuickGelu ReduceSumInteger
+RelativePositionBias RemovePadding RestorePadding Rfft SampleOp Sampling ScaledSiLU
+SimplifiedLayerNormalization SkipGroupNorm SkipLayerNormalization SkipSimplifiedLayerNormalization
+Snpe SparseAttention SparseAttentionIndexer SparsePagedAttention SparseToDenseMatMul Tokenizer
+TorchEmbedding TransposeMatMul UnfoldTensor VarlenCausalConvWithState VarlenNGramHashMapping
+WhisperBeamSearch WordConvEmbedding
+"""
+
+#: The kinds that a step with this main operator can be of. Operators that are missing here are not judged.
+_KINDS: Mapping[str, frozenset[str]] = {
+    operator: frozenset(kinds.split())
+    for kinds, operators in (
+        ("linear product", "Conv ConvTranspose DeformConv Gemm MatMul Einsum"),
+        ("average", "AveragePool GlobalAveragePool ReduceMean ReduceSum"),
+        (
+            "activation",
+            "Relu LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Softplus Mish Gelu Erf",
+        ),
+        ("normalization", "InstanceNormalization GroupNormalization LayerNormalization LRN"),
+        ("max", "MaxPool GlobalMaxPool ReduceMax ReduceMin"),
+        ("movement", "Reshape Flatten Squeeze Unsqueeze Transpose Concat Split Slice Identity Dropout"),
+    )
+    for operator in operators.split()
+}
+
+
+@cache
+def operators() -> frozenset[str]:
+    """Every operator name of the domains ai.onnx, ai.onnx.ml and com.microsoft, in any version."""
+    from onnx import defs
+
+    standard = frozenset(
+        s.name for s in defs.get_all_schemas_with_history() if s.domain in ("", "ai.onnx.ml")
+    )
+    return standard | frozenset(_CONTRIB.split())
+
+
+def possible_kinds(operator: str) -> frozenset[str] | None:
+    """The kinds that a step with this main operator can be of, or None where that is not known beforehand."""
+    return _KINDS.get(operator)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x' or 'y'?` if `known` has something like `name`, else a full stop."""
+    by_folded = {candidate.casefold(): candidate for candidate in sorted(known)}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(by_folded[match]) for match in close)}?" if close else "."

@@ -1,0 +1,335 @@
+"""Facts about tensors that decide what has to be emitted: constness, values, ranges, stand-ins.
+
+A fact is only stated when it holds for every input of the model; "unknown" is always a right answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from onnxlrp.graph.view import Graph, Node
+from onnxlrp.read import external
+
+Array = np.ndarray[Any, Any]
+
+#: Operators whose result differs from run to run, so that they are never constant.
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+#: Constant expressions above this many elements are left to the runtime.
+_FOLD_LIMIT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds that every element of a tensor keeps to."""
+
+    low: float = -np.inf
+    high: float = np.inf
+
+    @property
+    def bounded(self) -> bool:
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
+
+UNBOUNDED = Range()
+
+
+class Facts:
+    """What is known about the tensors of a graph before any input is seen.
+
+    Args:
+        graph: the graph.
+        data_folders: where external data may lie; without them such weights have no known value.
+    """
+
+    def __init__(self, graph: Graph, data_folders: tuple[Path, ...] = ()) -> None:
+        self.graph = graph
+        self._data_folders = data_folders
+        self._values: dict[str, Array | None] = {}
+        self.constants: set[str] = set(graph.initializers) | set(graph.sparse_initializers)
+        for node in graph.nodes:
+            if self._is_constant(node):
+                self.constants.update(o for o in node.outputs if o)
+        self._ranges: dict[str, Range] = {}
+        for node in graph.nodes:
+            self._set_range(node)
+
+    # -- constants ---------------------------------------------------------------------------------------------
+
+    def _is_constant(self, node: Node) -> bool:
+        if node.op in _RANDOM or any(isinstance(v, onnx.GraphProto) for v in node.attributes.values()):
+            return False
+        if node.op in ("Shape", "Size") and self.graph.static_shape(node.inputs[0]) is not None:
+            return True
+        return all(not i or i in self.constants for i in node.inputs)
+
+    def is_constant(self, tensor: str) -> bool:
+        """Whether a tensor depends on no input of the graph."""
+        return tensor in self.constants
+
+    def value(self, tensor: str) -> Array | None:
+        """The value of a constant tensor, or None when it is not constant, too large to fold or not at hand."""
+        if tensor not in self._values:
+            self._values[tensor] = self._compute(tensor) if tensor in self.constants else None
+        return self._values[tensor]
+
+    def scalar(self, tensor: str) -> float | None:
+        """The value of a constant with one element."""
+        value = self.value(tensor) if tensor else None
+        return float(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
+
+    def integers(self, tensor: str) -> tuple[int, ...] | None:
+        """The value of a constant integer tensor, flattened."""
+        value = self.value(tensor) if tensor else None
+        return None if value is None else tuple(int(v) for v in value.reshape(-1))
+
+    def _compute(self, tensor: str) -> Array | None:
+        initializer = self.graph.initializers.get(tensor)
+        if initializer is not None:
+            return self._initializer(initializer)
+        node = self.graph.producer.get(tensor)
+        if node is None:
+            return None
+        if node.op == "Constant" and "value" in node.attributes:
+            value = node.attributes["value"]
+            return numpy_helper.to_array(value) if isinstance(value, TensorProto) else None
+        if node.op == "Shape":
+            return self._shape_value(node)
+        inputs: dict[str, Array] = {}
+        for name in node.inputs:
+            if not name:
+                continue
+            given = self.value(name)
+            if given is None or given.size > _FOLD_LIMIT:
+                return None
+            inputs[name] = given
+        return self._fold(node, inputs, tensor)
+
+    def _initializer(self, initializer: TensorProto) -> Array | None:
+        if external.is_external(initializer) and not self._data_folders:
+            return None
+        return external.values(initializer, self._data_folders)
+
+    def _shape_value(self, node: Node) -> Array | None:
+        shape = self.graph.static_shape(node.inputs[0])
+        if shape is None:
+            given = self.value(node.inputs[0])
+            if given is None:
+                return None
+            shape = given.shape
+        start, end = node.attribute("start", 0), node.attribute("end")
+        return np.asarray(shape[start:end], np.int64)
+
+    def _fold(self, node: Node, inputs: Mapping[str, Array], tensor: str) -> Array | None:
+        size = self.graph.static_shape(tensor)
+        if size is not None and int(np.prod(size)) > _FOLD_LIMIT:
+            return None
+        proto = self.graph.proto.graph.node[node.index]
+        signature = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in inputs.items()
+        ]
+        result = helper.make_tensor_value_info(tensor, TensorProto.UNDEFINED, None)
+        model = helper.make_model(
+            helper.make_graph([proto], "fold", signature, [result]), opset_imports=self.graph.proto.opset_import
+        )
+        try:
+            evaluated = ReferenceEvaluator(model).run([tensor], dict(inputs))
+        except Exception:
+            # Folding is a convenience: whatever the reference evaluator cannot do is left to the runtime.
+            return None
+        return np.asarray(evaluated[0]) if isinstance(evaluated, list) else None
+
+    # -- ranges ------------------------------------------------------------------------------------------------
+
+    def range(self, tensor: str) -> Range:
+        """Bounds of a tensor's elements; of a small constant its smallest and largest value."""
+        known = self._ranges.get(tensor)
+        if known is not None:
+            return known
+        if tensor not in self.constants:
+            return UNBOUNDED
+        shape = self.graph.static_shape(tensor)
+        if shape is not None and int(np.prod(shape)) > _FOLD_LIMIT:
+            return UNBOUNDED
+        value = self.value(tensor)
+        bounds = UNBOUNDED
+        if value is not None and value.size and np.issubdtype(value.dtype, np.number) and not np.iscomplexobj(value):
+            numbers = value.astype(np.float64)
+            if np.isfinite(numbers).all():
+                bounds = Range(float(numbers.min()), float(numbers.max()))
+        self._ranges[tensor] = bounds
+        return bounds
+
+    def nonnegative(self, tensor: str) -> bool:
+        return self.range(tensor).low >= 0
+
+    def _set_range(self, node: Node) -> None:
+        bound = _RANGES.get(node.op)
+        if bound is None or node.domain or not node.outputs or node.outputs[0] in self.constants:
+            return
+        self._ranges[node.outputs[0]] = bound(self, node)
+        if node.op == "Split":
+            self._ranges.update({o: self._ranges[node.outputs[0]] for o in node.outputs})
+
+    # -- stand-ins ---------------------------------------------------------------------------------------------
+
+    def stands_in(self, base: str, tensor: str) -> bool:
+        """Whether `base` equals `tensor` wherever `base` is not zero and is nowhere negative (base = Relu(tensor)).
+
+        A rule that needs `tensor` only where relevance can be may then read `base`, and the runtime may fuse the Relu.
+        """
+        node = self.graph.producer.get(base)
+        return node is not None and not node.domain and node.op == "Relu" and node.inputs[0] == tensor
+
+
+# -- how each operator bounds its output -----------------------------------------------------------------------
+
+RangeOf = Callable[[Facts, Node], Range]
+
+
+def _fixed(low: float, high: float) -> RangeOf:
+    return lambda facts, node: Range(low, high)
+
+
+def _same(facts: Facts, node: Node) -> Range:
+    return facts.range(node.inputs[0])
+
+
+def _hull_with_zero(facts: Facts, node: Node) -> Range:
+    r = facts.range(node.inputs[0])
+    return Range(min(r.low, 0.0), max(r.high, 0.0))
+
+
+def _hull(facts: Facts, node: Node) -> Range:
+    ranges = [facts.range(i) for i in node.inputs if i]
+    return Range(min(r.low for r in ranges), max(r.high for r in ranges))
+
+
+def _pad(facts: Facts, node: Node) -> Range:
+    r = facts.range(node.inputs[0])
+    if node.attribute("mode", "constant") != "constant":
+        return r
+    fill = facts.range(node.input(2)) if node.input(2) else Range(0.0, 0.0)
+    return Range(min(r.low, fill.low), max(r.high, fill.high))
+
+
+def _relu(facts: Facts, node: Node) -> Range:
+    return Range(0.0, max(facts.range(node.inputs[0]).high, 0.0))
+
+
+def _clip(facts: Facts, node: Node) -> Range:
+    inner = facts.range(node.inputs[0])
+    low = facts.scalar(node.input(1)) if node.input(1) else -np.inf
+    high = facts.scalar(node.input(2)) if node.input(2) else np.inf
+    low = -np.inf if low is None else low
+    high = np.inf if high is None else high
+    return Range(min(max(inner.low, low), high), max(min(inner.high, high), low))
+
+
+def _corner(values: list[float]) -> Range:
+    if any(np.isnan(v) for v in values):
+        return UNBOUNDED
+    return Range(min(values), max(values))
+
+
+def _add(facts: Facts, node: Node) -> Range:
+    ranges = [facts.range(i) for i in node.inputs]
+    return Range(sum(r.low for r in ranges), sum(r.high for r in ranges))
+
+
+def _sub(facts: Facts, node: Node) -> Range:
+    a, b = (facts.range(i) for i in node.inputs)
+    return Range(a.low - b.high, a.high - b.low)
+
+
+def _times(a: float, b: float) -> float:
+    return 0.0 if a == 0 or b == 0 else a * b
+
+
+def _mul(facts: Facts, node: Node) -> Range:
+    if node.inputs[0] == node.inputs[1]:
+        return Range(0.0, np.inf)
+    a, b = (facts.range(i) for i in node.inputs)
+    return _corner([_times(x, y) for x in (a.low, a.high) for y in (b.low, b.high)])
+
+
+def _div(facts: Facts, node: Node) -> Range:
+    a, b = (facts.range(i) for i in node.inputs)
+    if b.low > 0 or b.high < 0:
+        inverse = sorted((1.0 / b.low, 1.0 / b.high))
+        return _corner([_times(x, y) for x in (a.low, a.high) for y in inverse])
+    return UNBOUNDED
+
+
+def _mean(facts: Facts, node: Node) -> Range:
+    ranges = [facts.range(i) for i in node.inputs]
+    return Range(sum(r.low for r in ranges) / len(ranges), sum(r.high for r in ranges) / len(ranges))
+
+
+def _sum_of_nonnegative(facts: Facts, node: Node) -> Range:
+    return Range(0.0, np.inf) if facts.nonnegative(node.inputs[0]) else UNBOUNDED
+
+
+def _resize(facts: Facts, node: Node) -> Range:
+    # Cubic interpolation overshoots; extrapolation inserts a value of its own.
+    plain = node.attribute("mode", "nearest") in ("nearest", "linear")
+    cropped = node.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    return _same(facts, node) if plain and not cropped else UNBOUNDED
+
+
+_RANGES: Mapping[str, RangeOf] = {
+    "Relu": _relu,
+    "Clip": _clip,
+    "Sigmoid": _fixed(0.0, 1.0),
+    "HardSigmoid": _fixed(0.0, 1.0),
+    "Softmax": _fixed(0.0, 1.0),
+    "Tanh": _fixed(-1.0, 1.0),
+    "Erf": _fixed(-1.0, 1.0),
+    "Softsign": _fixed(-1.0, 1.0),
+    "Exp": _fixed(0.0, np.inf),
+    "Abs": _fixed(0.0, np.inf),
+    "Softplus": _fixed(0.0, np.inf),
+    "Sqrt": _fixed(0.0, np.inf),
+    "ReduceL1": _fixed(0.0, np.inf),
+    "ReduceL2": _fixed(0.0, np.inf),
+    "ReduceSumSquare": _fixed(0.0, np.inf),
+    "Elu": lambda f, n: Range(-abs(n.attribute("alpha", 1.0)), max(f.range(n.inputs[0]).high, 0.0)),
+    "Add": _add,
+    "Sum": _add,
+    "Sub": _sub,
+    "Mul": _mul,
+    "Div": _div,
+    "Mean": _mean,
+    "Neg": lambda f, n: Range(-f.range(n.inputs[0]).high, -f.range(n.inputs[0]).low),
+    "Concat": _hull,
+    "Max": _hull,
+    "Min": _hull,
+    "Pad": _pad,
+    "MaxPool": _same,
+    "GlobalMaxPool": _same,
+    "AveragePool": _hull_with_zero,
+    "GlobalAveragePool": _same,
+    "ReduceMean": _same,
+    "ReduceMax": _same,
+    "ReduceMin": _same,
+    "ReduceSum": _sum_of_nonnegative,
+    "LRN": _sum_of_nonnegative,
+    "Resize": _resize,
+    **{
+        op: _same
+        for op in (
+            "Identity Dropout Cast Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Slice Gather GatherElements"
+            " GatherND DepthToSpace SpaceToDepth Split"
+        ).split()
+    },
+}
