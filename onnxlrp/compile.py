@@ -14,8 +14,9 @@ from onnxlrp.check import metadata
 from onnxlrp.emit import assemble
 from onnxlrp.emit.assemble import Output
 from onnxlrp.emit.backward import Walked, as_output, walk
-from onnxlrp.emit.builder import PREFIX, Builder
+from onnxlrp.emit.builder import PREFIX, Builder, Emitted
 from onnxlrp.emit.context import Ledger
+from onnxlrp.emit.inputs import EXPLAIN_INPUT
 from onnxlrp.emit.ledger import ledger_table
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.emit.seed import Seed, start
@@ -82,28 +83,40 @@ def explained_inputs(graph: Graph, names: Sequence[str], targets: Sequence[Expla
     floats = [i for i in graph.inputs if graph.is_float(i)]
     for name in names:
         if name not in graph.inputs:
-            raise UsageError(f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}")
+            raise UsageError(
+                f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}"
+            )
         if name not in floats:
-            raise UsageError(f"input {name!r} is not made of floats and cannot be explained; explain a float tensor")
+            raise UsageError(
+                f"input {name!r} is not made of floats and cannot be explained; explain a float tensor"
+            )
     chosen = tuple(dict.fromkeys(names)) or tuple(floats)
     ways = [Paths(graph, chosen, t.tensor) for t in targets]
     reached = tuple(x for x in chosen if any(way.reaches(x) for way in ways))
     missing = [x for x in chosen if x not in reached]
     what = ", ".join(t.name for t in targets)
     if names and missing:
-        raise UsageError(f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain")
+        raise UsageError(
+            f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain"
+        )
     if not reached:
-        raise ConversionError(f"output {what} does not depend on any float input, so there is nothing to explain")
+        raise ConversionError(
+            f"output {what} does not depend on any float input, so there is nothing to explain"
+        )
     return reached
 
 
 def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
     taken = [n for n in wanted if graph.exists(n)]
     if taken:
-        raise UsageError(f"the model already has a tensor {taken[0]!r}, which is the name of an output to be added; rename it")
+        raise UsageError(
+            f"the model already has a tensor {taken[0]!r}, which is the name of an output to be added; rename it"
+        )
     inside = next((n for n in graph.producer if n.startswith(f"{PREFIX}/")), None)
     if inside is not None:
-        raise ConversionError(f"the model has a tensor {inside!r}; names that begin with {PREFIX}/ are kept for relevance")
+        raise ConversionError(
+            f"the model has a tensor {inside!r}; names that begin with {PREFIX}/ are kept for relevance"
+        )
 
 
 def _suffix(explained: Explained, several: bool) -> str:
@@ -127,7 +140,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     inputs = explained_inputs(graph, request.inputs, targets)
     several = len(targets) > 1
     names = {(x, t.name): f"{x}_relevance{_suffix(t, several)}" for t in targets for x in inputs}
-    _refuse_names(graph, [*names.values(), assemble.EXPLAIN_INPUT])
+    _refuse_names(graph, [*names.values(), EXPLAIN_INPUT])
     for t in targets:
         check_index(target, t.tensor, graph.shape(t.tensor))
     if target.mode == "top" and several:
@@ -178,22 +191,40 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             target=str(target),
             relevance=relevance,
             explained_output=targets[0].tensor,
-            settings=_settings(plan, names, several),
+            settings=_settings(table, request, plan, names, several),
         ),
     )
     return Converted(model, plan, relevance)
 
 
-def _settings(plan: Plan, names: Mapping[tuple[str, str], str], several: bool) -> dict[str, Any]:
-    settings = dict(plan.settings)
+def _settings(
+    table: RuleTable, request: Request, plan: Plan, names: Mapping[tuple[str, str], str], several: bool
+) -> dict[str, Any]:
+    """What is needed to convert the same model in the same way again."""
+    settings: dict[str, Any] = {
+        **plan.settings,
+        "inputs": list(plan.explained_inputs),
+        "outputs": list(request.outputs),
+        "axis": request.axis,
+    }
+    if table.source != "preset":
+        settings["table"] = table.text
     if several:
-        settings["relevance_by_output"] = {o: {x: n for (x, y), n in names.items() if y == o} for _, o in names}
+        settings["relevance_by_output"] = {
+            o: {x: n for (x, y), n in names.items() if y == o} for _, o in names
+        }
     return settings
 
 
 def _emit(
-    prepared: Prepared, graph: Graph, facts: Facts, b: Builder, parts: Sequence[_Part], target: Target, request: Request
-) -> tuple[onnx.ModelProto, list[assemble.Emitted]]:
+    prepared: Prepared,
+    graph: Graph,
+    facts: Facts,
+    b: Builder,
+    parts: Sequence[_Part],
+    target: Target,
+    request: Request,
+) -> tuple[onnx.ModelProto, list[Emitted]]:
     """The converted model, and the new nodes that are used."""
     outputs = [o for part in parts for o in part.outputs]
     if request.ledger:
@@ -214,17 +245,22 @@ def _emit(
         wrapped, switch = assemble.on_demand(b, [n for n in nodes if n.name not in fixed_names], outputs)
         nodes = [*fixed, *wrapped]
         inputs.append(switch)
-    values = [helper.make_tensor_value_info(o.name, o.dtype, None if o.shape is None else list(o.shape)) for o in outputs]
+    values = [
+        helper.make_tensor_value_info(o.name, o.dtype, None if o.shape is None else list(o.shape))
+        for o in outputs
+    ]
     constants = {name: constant_proto(name, value) for name, value in b.constants.items()}
     return assemble.overlay(prepared.model, nodes, constants, inputs, values), used
 
 
-def _varying(nodes: Sequence[assemble.Emitted], facts: Facts) -> set[str]:
+def _varying(nodes: Sequence[Emitted], facts: Facts) -> set[str]:
     """Outputs of new nodes that depend on the model's inputs."""
     found: set[str] = set()
     for node in nodes:
         if any(
-            i in found or (i and not i.startswith(f"{PREFIX}/") and not facts.is_constant(i)) or i.startswith("lrp/index")
+            i in found
+            or (i and not i.startswith(f"{PREFIX}/") and not facts.is_constant(i))
+            or i.startswith("lrp/index")
             for i in node.inputs
         ):
             found.update(node.outputs)

@@ -12,6 +12,7 @@ import onnx
 from onnxlrp.errors import ModelReadError
 
 VERSION = "onnxlrp.version"
+NAMESPACE = "onnxlrp."
 RULES = "onnxlrp.rules"
 TARGET = "onnxlrp.target"
 RELEVANCE = "onnxlrp.relevance"
@@ -79,3 +80,9 @@ def read(model: onnx.ModelProto) -> Metadata | None:
 def converted_by(model: onnx.ModelProto) -> str | None:
     """The version of onnxlrp that converted `model`, None where it was not converted."""
     return next((entry.value for entry in model.metadata_props if entry.key == VERSION), None)
+
+
+def relevance_outputs(value: Metadata) -> frozenset[str]:
+    """Names of all outputs that the conversion added, those of further explained outputs included."""
+    by_output = value.settings.get("relevance_by_output", {})
+    return frozenset(value.relevance.values()).union(*(maps.values() for maps in by_output.values()))

@@ -36,7 +36,7 @@ def verify(model: str, data: str | None, request: dict[str, Any], samples: int |
     if data is not None and samples is not None:
         raise click.UsageError("--samples is for random data; with DATA all of its samples are used")
     arrays = None if data is None else read_arrays(data)
-    from onnxlrp.verify import verify as verify_model
+    from onnxlrp.verification import verify as verify_model
 
     if samples is not None:
         request = {**request, "samples": samples}

@@ -13,12 +13,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxlrp.emit.builder import PREFIX, Builder, Emitted
+from onnxlrp.emit.inputs import EXPLAIN_INPUT
 from onnxlrp.emit.seed import LOOP_INDEX
 from onnxlrp.errors import ConversionError
 from onnxlrp.graph import surgeon
 from onnxlrp.graph.view import Dim
-
-EXPLAIN_INPUT = "lrp_explain"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,9 @@ def _type(output: Output, name: str, lead: Sequence[Dim] = ()) -> onnx.ValueInfo
     return helper.make_tensor_value_info(name, output.dtype, shape)
 
 
-def loop_over_targets(b: Builder, nodes: Sequence[Emitted], outputs: Sequence[Output], k: int) -> list[onnx.NodeProto]:
+def loop_over_targets(
+    b: Builder, nodes: Sequence[Emitted], outputs: Sequence[Output], k: int
+) -> list[onnx.NodeProto]:
     """Runs what depends on the loop counter K times; each output gets an axis 1 of length K behind the batch."""
     inside = depending_on(nodes, [LOOP_INDEX])
     outer, inner = split(nodes, inside)
@@ -101,7 +102,9 @@ def loop_over_targets(b: Builder, nodes: Sequence[Emitted], outputs: Sequence[Ou
             raise ConversionError("the rank of an explained input is not known, so K maps cannot be stacked")
         perm = [1, 0, *range(2, len(output.shape) + 1)]
         after.append(
-            helper.make_node("Transpose", [collected[i]], [output.name], name=f"{PREFIX}/stack/{i}", perm=perm)
+            helper.make_node(
+                "Transpose", [collected[i]], [output.name], name=f"{PREFIX}/stack/{i}", perm=perm
+            )
         )
     return [*protos(outer), loop, *after]
 
@@ -122,7 +125,9 @@ def plain(nodes: Sequence[Emitted], outputs: Sequence[Output]) -> list[onnx.Node
             rename[output.tensor] = output.name
         else:
             source = rename.get(output.tensor, output.tensor)
-            extra.append(helper.make_node("Identity", [source], [output.name], name=f"{PREFIX}/{output.name}"))
+            extra.append(
+                helper.make_node("Identity", [source], [output.name], name=f"{PREFIX}/{output.name}")
+            )
     result = protos(nodes)
     for proto in result:
         for names in (proto.input, proto.output):
@@ -159,8 +164,12 @@ def on_demand(
             for output, renamed in zip(outputs, branch, strict=True):
                 if name == output.name:
                     copy.input[i] = renamed
-    then_graph = helper.make_graph(moved, f"{PREFIX}/explain", [], [_type(o, n) for o, n in zip(outputs, branch, strict=True)])
-    else_graph = helper.make_graph(zeros, f"{PREFIX}/skip", [], [_type(o, n) for o, n in zip(outputs, other, strict=True)])
+    then_graph = helper.make_graph(
+        moved, f"{PREFIX}/explain", [], [_type(o, n) for o, n in zip(outputs, branch, strict=True)]
+    )
+    else_graph = helper.make_graph(
+        zeros, f"{PREFIX}/skip", [], [_type(o, n) for o, n in zip(outputs, other, strict=True)]
+    )
     number, any_ = f"{PREFIX}/explain/number", f"{PREFIX}/explain/any"
     return [
         helper.make_node("Cast", [EXPLAIN_INPUT], [number], name=number, to=TensorProto.INT32),
@@ -187,7 +196,12 @@ def _size_source(b: Builder, output: Output) -> str | list[onnx.NodeProto]:
     stem = f"{PREFIX}/else/{output.name}/shape"
     nodes = [helper.make_node("Shape", [output.like], [stem])]
     like_rank = b.graph.rank(output.like)
-    if shape is not None and like_rank is not None and len(shape) == like_rank + 1 and isinstance(shape[1], int):
+    if (
+        shape is not None
+        and like_rank is not None
+        and len(shape) == like_rank + 1
+        and isinstance(shape[1], int)
+    ):
         count = b.integers([shape[1]])
         first, rest = b.integers([0]), b.integers([1])
         nodes += [
@@ -209,7 +223,9 @@ def overlay(
     result = onnx.ModelProto()
     result.CopyFrom(model)
     result.graph.node.extend(nodes)
-    result.graph.initializer.extend(constants[name] for name in sorted(_constants_used(nodes) & set(constants)))
+    result.graph.initializer.extend(
+        constants[name] for name in sorted(_constants_used(nodes) & set(constants))
+    )
     result.graph.input.extend(inputs)
     result.graph.output.extend(outputs)
     return result

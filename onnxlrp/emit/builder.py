@@ -22,7 +22,9 @@ Array = np.ndarray[Any, Any]
 PREFIX = "lrp"
 
 _INT64_RESULT = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
-_BOOL_RESULT = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"})
+_BOOL_RESULT = frozenset(
+    {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"}
+)
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,10 @@ class Builder:
             missing = self.op("Sub", self.op("Shape", full), self.op("Shape", target))
             one = onnx.numpy_helper.from_array(np.ones((1,), np.int64))
             padded = self.op(
-                "Concat", self.op("ConstantOfShape", missing, value=one, dtype=int(TensorProto.INT64)), target, axis=0
+                "Concat",
+                self.op("ConstantOfShape", missing, value=one, dtype=int(TensorProto.INT64)),
+                target,
+                axis=0,
             )
         else:
             padded = target
@@ -285,4 +290,6 @@ class Builder:
 
 def _broadcast_is_known(small: Sequence[Dim], large: Sequence[Dim]) -> bool:
     offset = len(large) - len(small)
-    return all(isinstance(s, int) or (s is not None and s == d) for s, d in zip(small, large[offset:], strict=True))
+    return all(
+        isinstance(s, int) or (s is not None and s == d) for s, d in zip(small, large[offset:], strict=True)
+    )

@@ -8,11 +8,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxlrp.emit.builder import Builder
+from onnxlrp.emit.inputs import SEED_INPUT, TARGET_INPUT
 from onnxlrp.graph.view import Dim
 from onnxlrp.planning.target import Target
 
-TARGET_INPUT = "lrp_target"
-SEED_INPUT = "lrp_seed"
+
 LOOP_INDEX = "lrp/index"
 
 

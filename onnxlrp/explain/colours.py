@@ -77,8 +77,15 @@ def scale_for(values: np.ndarray) -> Scale:
     return Scale(limit, 100.0 * float((sizes > limit).mean()))
 
 
-def ticks(limit: float) -> tuple[tuple[float, str], ...]:
-    """Five positions from -limit to limit with their numbers, three significant digits each."""
+def ticks(limit: float, count: int = 5) -> tuple[tuple[float, str], ...]:
+    """`count` positions from -limit to limit with their numbers:
+
+    three significant digits, one power of ten.
+    """
+    power = int(np.floor(np.log10(limit)))
+    plain = -3 <= power <= 4
+    unit, ending = (1.0, "") if plain else (10.0**power, f"e{power}")
     return tuple(
-        (part * limit, "0" if part == 0 else f"{part * limit:+.3g}") for part in (-1.0, -0.5, 0.0, 0.5, 1.0)
+        (part * limit, f"{part * limit / unit:+.3g}{ending}" if part else "0")
+        for part in np.linspace(-1.0, 1.0, count).tolist()
     )

@@ -90,23 +90,33 @@ def explain_images(
         check_photo(file)
     names = None if labels is None else read_labels(labels)
     converted = metadata.read(load(model).model)
+    each_run = converted is not None and converted.target == "input"
+    if each_run and not isinstance(target, int | tuple):
+        raise UsageError("the model was converted with --target input: name the class, as in --target 7")
     if converted is None:
         _refuse_given_values(target, "leave it out, or name argmax, a class or top:K")
-        chosen = {"rules": rules, "target": target, "inputs": inputs, "outputs": outputs, "axis": axis}
-        stated = {name: value for name, value in chosen.items() if value is not None and value != ()}
-        table = "default" if rules is None else rules if isinstance(rules, str) else str(rules.name)
     else:
-        target = _target_inside(converted, target, rules, inputs, outputs, axis)
-        stated, table = {}, converted.rules
+        _refuse_given_values(
+            None if each_run else converted.target,
+            "give the original model, or use onnxlrp.Explainer in Python",
+        )
+    session = Session(
+        model,
+        rules=rules,
+        target=None if each_run else target,
+        inputs=inputs,
+        outputs=outputs,
+        axis=axis,
+        providers=providers,
+    )
     job = Job(
         model=Path(model).name if isinstance(model, str | Path) else "model",
-        rules=table,
-        target="argmax" if target is None else target,
+        rules=session.metadata.rules,
+        target=target if each_run and target is not None else _stated_target(session.metadata.target),
         labels=names,
         top=top,
-        given_class=converted is not None and converted.target == "input",
+        target_each_run=each_run,
     )
-    session = Session(model, **stated, providers=providers)
     return explain_files(
         session, files, job, options=options or ImageOptions(), out_dir=Path(out_dir), progress=progress
     )
@@ -119,36 +129,15 @@ def _refuse_given_values(target: Target | None, advice: str) -> None:
         )
 
 
-def _target_inside(
-    converted: metadata.Metadata,
-    target: Target | None,
-    rules: Any,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    axis: int | None,
-) -> Target:
-    """The target of a model that was converted already.
-
-    Raises UsageError for options that cannot change it.
-    """
-    stated = {"rules": rules, "input": inputs or None, "output": outputs or None, "axis": axis}
-    if converted.target == "input":
-        if not isinstance(target, int | tuple):
-            raise UsageError("the model was converted with --target input: name the class, as in --target 7")
-    else:
-        stated["target"] = target
-    useless = [f"--{name}" for name, value in stated.items() if value is not None]
-    if useless:
-        raise UsageError(
-            f"the model was converted already (rules {converted.rules}, target {converted.target}), so "
-            f"{' and '.join(useless)} cannot change it; leave that out or give the original model"
-        )
-    if converted.target == "input" and target is not None:
-        return target
-    _refuse_given_values(converted.target, "give the original model, or use onnxlrp.Explainer in Python")
-    if converted.target == "argmax" or converted.target.startswith("top:"):
-        return converted.target
-    index = tuple(int(part) for part in converted.target.split(","))
+def _stated_target(text: str) -> Target:
+    """The target that a converted model states about itself."""
+    if text.startswith(
+        "argmax"
+    ):  # where an axis follows, each position has its own class, which no title can name
+        return "argmax"
+    if text.startswith("top:"):
+        return text
+    index = tuple(int(part) for part in text.split(","))
     return index if len(index) > 1 else index[0]
 
 
@@ -177,7 +166,7 @@ def explain_files(
     report(0, len(files))
     results: list[ImageResult] = []
     for batch in _batches(files, recipe):
-        for sample in _run(explainer, recipe, batch, job.target if job.given_class else None):
+        for sample in _run(explainer, recipe, batch, job.target if job.target_each_run else None):
             prefix = prefixes[len(results)]
             results.append(write_sample(prefix, sample, recipe, job))
             report(len(results), len(files))

@@ -6,21 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from onnxlrp.explain.colours import PERCENTILE, TABLE, Scale, ticks
+from onnxlrp.explain.fonts import drawable, font_for
 
 #: The longer side of a panel in the report, and of the smallest separate picture, in pixels.
 PANEL = 448
 #: Maps shorter than this are enlarged with visible pixels, others smoothly.
 TINY = 112
 
-_MARGIN, _GAP = 40, 24
+_MARGIN, _GAP, _NARROWEST = 40, 24, 72
 _BAR_WIDTH, _BAR_TEXT = 24, 96
 _INK, _SOFT, _LINE, _PAPER = (24, 28, 34), (96, 104, 114), (176, 182, 190), (255, 255, 255)
 _HEADING, _BODY, _SMALL = 34, 21, 17
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ def report_picture(
         ("relevance", _at_size(values, (height, width), lambda shown: Image.fromarray(scale.colours(shown)))),
         ("overlay", _at_size(values, (height, width), lambda shown: _overlay(shown, picture, scale))),
     )
-    row = len(panels) * (width + _GAP) + _BAR_WIDTH + _BAR_TEXT
+    step = max(width, _NARROWEST) + _GAP
+    row = len(panels) * step + _BAR_WIDTH + _BAR_TEXT
     inner = max(row, 2 * PANEL)
     blocks = (
         (_lines(caption.heading, _HEADING, inner), _HEADING, _INK),
@@ -87,10 +87,10 @@ def report_picture(
         top = _write(draw, lines, top, size, colour)
     left = _MARGIN + (inner - row) // 2
     for name, panel in panels:
-        draw.text((left, panels_top - _leading(_SMALL) - 3), name, _SOFT, _font(_SMALL))
+        draw.text((left, panels_top - _leading(_SMALL) - 3), name, _SOFT, font_for(name, _SMALL))
         page.paste(panel, (left, panels_top))
         draw.rectangle((left - 1, panels_top - 1, left + width, panels_top + height), outline=_LINE)
-        left += width + _GAP
+        left += step
     _colour_bar(page, left, panels_top, height, scale)
     _write(draw, foot, panels_top + height + 22, _SMALL, _SOFT)
     return page
@@ -127,11 +127,13 @@ def _colour_bar(page: Image.Image, left: int, top: int, height: int, scale: Scal
     page.paste(Image.fromarray(bar), (left, top))
     draw = ImageDraw.Draw(page)
     draw.rectangle((left - 1, top - 1, left + _BAR_WIDTH, top + height), outline=_LINE)
-    for value, number in ((0.0, "0"),) if scale.empty else ticks(scale.limit):
+    room = height // (2 * _SMALL)
+    count = 5 if room >= 5 else 3 if room >= 3 else 2
+    for value, number in ((0.0, "0"),) if scale.empty else ticks(scale.limit, count):
         y = top + round((height - 1) * (0.5 - 0.5 * value / scale.limit))
         draw.line((left + _BAR_WIDTH + 1, y, left + _BAR_WIDTH + 7, y), fill=_SOFT)
         anchor = "lt" if y == top else "lb" if y == top + height - 1 else "lm"
-        draw.text((left + _BAR_WIDTH + 12, y), number, _INK, _font(_SMALL), anchor=anchor)
+        draw.text((left + _BAR_WIDTH + 12, y), number, _INK, font_for(number, _SMALL), anchor=anchor)
 
 
 def _scale_note(scale: Scale) -> str:
@@ -145,10 +147,6 @@ def _scale_note(scale: Scale) -> str:
     )
 
 
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
 def _leading(size: int) -> int:
     return round(1.35 * size)
 
@@ -157,14 +155,15 @@ def _write(
     draw: ImageDraw.ImageDraw, lines: Sequence[str], top: int, size: int, colour: tuple[int, int, int]
 ) -> int:
     for line in lines:
-        draw.text((_MARGIN, top), line, colour, _font(size))
+        draw.text((_MARGIN, top), line, colour, font_for(line, size))
         top += _leading(size)
     return top
 
 
 def _lines(text: str, size: int, width: int) -> list[str]:
     """The text broken into lines no wider than `width` pixels; a word that is wider itself is cut."""
-    font = _font(size)
+    text = drawable(text)
+    font = font_for(text, size)
     lines: list[str] = []
     current = ""
     for word in text.split():

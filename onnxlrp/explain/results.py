@@ -64,7 +64,7 @@ class ImageResult:
 class Job:
     """What all images of one call share; `model` and `rules` are names for people.
 
-    `given_class`: the model takes the class with every run (it was converted with the target "input").
+    `target_each_run`: the model takes the target with every run (it was converted with the target "input").
     """
 
     model: str
@@ -72,12 +72,12 @@ class Job:
     target: Target = "argmax"
     labels: tuple[str, ...] | None = None
     top: int = 5
-    given_class: bool = False
+    target_each_run: bool = False
 
     @property
     def tag(self) -> str:
         """The part of file names that tells rule table and chosen target apart."""
-        name = safe(Path(self.rules).stem if self.rules.endswith(".toml") else self.rules)
+        name = safe(self.rules)
         if isinstance(self.target, int):
             return f"{name}.class-{self.target}"
         if isinstance(self.target, tuple):

@@ -108,7 +108,9 @@ class Graph:
         self.nodes: tuple[Node, ...] = tuple(_read_node(i, proto) for i, proto in enumerate(graph.node))
         self.producer: dict[str, Node] = {o: n for n in self.nodes for o in n.outputs if o}
         self.inputs: tuple[str, ...] = tuple(
-            v.name for v in graph.input if v.name not in self.initializers and v.name not in self.sparse_initializers
+            v.name
+            for v in graph.input
+            if v.name not in self.initializers and v.name not in self.sparse_initializers
         )
         self.outputs: tuple[str, ...] = tuple(v.name for v in graph.output)
         self._info: dict[str, TensorInfo] = {}

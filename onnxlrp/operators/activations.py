@@ -59,7 +59,10 @@ def _elu(b: Builder, x: str, y: str, at: Situation) -> str:
 
 
 def _selu(b: Builder, x: str, y: str, at: Situation) -> str:
-    alpha, gamma = _number(at, "alpha", 1.67326319217681884765625), _number(at, "gamma", 1.05070102214813232421875)
+    alpha, gamma = (
+        _number(at, "alpha", 1.67326319217681884765625),
+        _number(at, "gamma", 1.05070102214813232421875),
+    )
     return _where_positive(b, x, _constant(b, gamma, x), b.add(y, _constant(b, alpha * gamma, x)))
 
 
@@ -149,7 +152,13 @@ def prelu(at: Situation) -> Elementwise | Refusal:
     return Elementwise(x, at.y, lambda b, g: b.where(b.is_positive(x), g, b.mul(g, slope)))
 
 
-@register("Clip", "activation", "passes relevance through (rule of the table)", "1 between the bounds", data=(0, 1, 2))
+@register(
+    "Clip",
+    "activation",
+    "passes relevance through (rule of the table)",
+    "1 between the bounds",
+    data=(0, 1, 2),
+)
 def clip(at: Situation) -> Elementwise | Refusal:
     refusal = at.require_constant(1, 2)
     if refusal:

@@ -68,13 +68,20 @@ def reduce_l2(at: Situation) -> Linear | Refusal:
         return b.div(x, b.op("Max", norm, b.scalar(1e-12, norm)))
 
     def forward(b: Builder, value: str, bias: str | None) -> str:
-        total = b.op("ReduceSum", b.mul(value, slope(b)), *(node.inputs[1:] or _axes_input(b, axes)), keepdims=int(keep))
+        total = b.op(
+            "ReduceSum",
+            b.mul(value, slope(b)),
+            *(node.inputs[1:] or _axes_input(b, axes)),
+            keepdims=int(keep),
+        )
         return b.add(total, bias) if bias else total
 
     def adjoint(b: Builder, s: str) -> str:
         return b.mul(slope(b), s if axes == () else _restored(b, s, axes, keep))
 
-    return Linear("average", (Term(x, Fixed(Map(forward, adjoint), sign=0)),), y, note="y = sum of x * (x / y)")
+    return Linear(
+        "average", (Term(x, Fixed(Map(forward, adjoint), sign=0)),), y, note="y = sum of x * (x / y)"
+    )
 
 
 def _axes_input(b: Builder, axes: tuple[int, ...] | None) -> tuple[str, ...]:

@@ -96,7 +96,6 @@ class Fixed:
             return self.map if self.sign > 0 else None
         return _negated(self.map) if self.sign < 0 else None
 
-
     def favoured(self, b: Builder, part: Part, gamma: float) -> Map:
         """The same as for weights; a map of one sign is multiplied by 1 + gamma as a whole, or left as it is."""
         full = self.part(b, "full")
@@ -108,9 +107,11 @@ class Fixed:
 
 def _multiplied(inner: Map, factor: float) -> Map:
     return Map(
-        lambda b, x, bias: b.add(b.scale(inner.forward(b, x, None), factor), bias)
-        if bias
-        else b.scale(inner.forward(b, x, None), factor),
+        lambda b, x, bias: (
+            b.add(b.scale(inner.forward(b, x, None), factor), bias)
+            if bias
+            else b.scale(inner.forward(b, x, None), factor)
+        ),
         lambda b, s: b.scale(inner.adjoint(b, s), factor),
     )
 

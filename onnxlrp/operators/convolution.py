@@ -148,9 +148,7 @@ def conv_adjoint(
         # A grouped ConvTranspose is several times slower on CPU than the same thing as a convolution.
         pads = [(e - 1 - p[0], e - 1 - p[1]) for p, e in zip(window.pads, window.extent, strict=True)]
         flipped = _flipped(b, weight, weight_shape, window.group)
-        return b.op(
-            "Conv", s, flipped, **window.attributes(pads=[p[0] for p in pads] + [p[1] for p in pads])
-        )
+        return b.op("Conv", s, flipped, **window.attributes(pads=[p[0] for p in pads] + [p[1] for p in pads]))
     sizes = _spatial(b.graph, x, n)
     if window.pads is None:
         whole = b.op("ConvTranspose", s, weight, **window.attributes())

@@ -84,7 +84,9 @@ def _matmul_adjoint(b: Builder, s: str, v: str, other: str, x: str, left: bool) 
         size = (
             b.integers([-1, width])
             if width is not None
-            else b.op("Concat", b.integers([-1]), b.op("Gather", b.op("Shape", other), b.integers([1])), axis=0)
+            else b.op(
+                "Concat", b.integers([-1]), b.op("Gather", b.op("Shape", other), b.integers([1])), axis=0
+            )
         )
         flat = b.op("Gemm", b.op("Reshape", s, size), v, transB=1)
         return b.reshape_like(flat, x)

@@ -122,7 +122,9 @@ def concat(at: Situation) -> Selection | Refusal:
             if len(numbers) == len(inputs)
             else b.op("Concat", *(size(b, x) for x in inputs), axis=0)
         )
-        pieces = b.ops("Split", given[y], cut, outputs=len(inputs), axis=axis) if len(inputs) > 1 else (given[y],)
+        pieces = (
+            b.ops("Split", given[y], cut, outputs=len(inputs), axis=axis) if len(inputs) > 1 else (given[y],)
+        )
         shares: dict[str, list[str]] = {}
         for x, piece in zip(inputs, pieces, strict=True):
             if x in at.active:
@@ -260,7 +262,13 @@ def space_to_depth(at: Situation) -> Selection:
     return _one(at, lambda b, r: b.op("DepthToSpace", r, blocksize=block, mode="DCR"))
 
 
-@register("Where", "movement", "exact: to the operand that the condition chose", "1 for the chosen operand", data=(1, 2))
+@register(
+    "Where",
+    "movement",
+    "exact: to the operand that the condition chose",
+    "1 for the chosen operand",
+    data=(1, 2),
+)
 def where(at: Situation) -> Selection:
     condition, first, second = at.node.inputs
     y = at.y
@@ -276,4 +284,6 @@ def where(at: Situation) -> Selection:
         return {x: b.sum(parts) for x, parts in shares.items()}
 
     active = tuple(dict.fromkeys(x for x in (first, second) if x in at.active))
-    return Selection("movement", active, (y,), adjoint, absorbs=len({first, second} & at.active) < len({first, second}))
+    return Selection(
+        "movement", active, (y,), adjoint, absorbs=len({first, second} & at.active) < len({first, second})
+    )

@@ -30,12 +30,19 @@ def channel_shape(b: Builder, vector: str, rank: int, axis: int = 1) -> str:
     return b.op("Reshape", vector, b.integers([-1, *[1] * (rank - axis - 1)]))
 
 
-@register("BatchNormalization", "affine", "merged into a neighbouring linear layer, or an affine step of its own", "k",
-          data=(0, 1, 2, 3, 4))
+@register(
+    "BatchNormalization",
+    "affine",
+    "merged into a neighbouring linear layer, or an affine step of its own",
+    "k",
+    data=(0, 1, 2, 3, 4),
+)
 def batch_normalization(at: Situation) -> Linear | Refusal:
     node, x, y = at.node, at.node.inputs[0], at.y
     if node.attribute("training_mode", 0):
-        return Refusal("it computes batch statistics (training_mode=1)", "export the model in evaluation mode")
+        return Refusal(
+            "it computes batch statistics (training_mode=1)", "export the model in evaluation mode"
+        )
     refusal = at.require_constant(1, 2, 3, 4)
     if refusal:
         return refusal
@@ -129,7 +136,9 @@ def instance_normalization(at: Situation) -> Linear | Refusal:
     rank = at.graph.rank(x)
     refusal = at.require_constant(1, 2)
     if refusal or rank is None:
-        return refusal or Refusal("the rank of its input is not known", "run shape inference on the model first")
+        return refusal or Refusal(
+            "the rank of its input is not known", "run shape inference on the model first"
+        )
     norm = Normalised(
         x,
         lambda b, t: t,
@@ -153,7 +162,9 @@ def group_normalization(at: Situation) -> Linear | Refusal:
     def per_channel(b: Builder, vector: str) -> str:
         # Up to opset 20 there is one scale per group.
         if at.graph.opset < 21:
-            copies = b.op("Expand", b.op("Unsqueeze", vector, b.integers([1])), b.integers([groups, channels // groups]))
+            copies = b.op(
+                "Expand", b.op("Unsqueeze", vector, b.integers([1])), b.integers([groups, channels // groups])
+            )
             vector = b.op("Reshape", copies, b.integers([-1]))
         return channel_shape(b, vector, rank)
 
@@ -174,7 +185,9 @@ def layer_normalization(at: Situation) -> Linear | Refusal:
     rank = at.graph.rank(x)
     refusal = at.require_constant(1, 2)
     if refusal or rank is None:
-        return refusal or Refusal("the rank of its input is not known", "run shape inference on the model first")
+        return refusal or Refusal(
+            "the rank of its input is not known", "run shape inference on the model first"
+        )
     first = node.attribute("axis", -1) % rank
     bias = node.input(2)
     norm = Normalised(

@@ -15,8 +15,12 @@ from onnxlrp.operators.registry import Situation, register
 _END = 2**62
 
 
-@register("MaxPool", "max", "all to the winner of each window (onnxruntime's own Indices); windows that overlap add",
-          "1 at the winner")
+@register(
+    "MaxPool",
+    "max",
+    "all to the winner of each window (onnxruntime's own Indices); windows that overlap add",
+    "1 at the winner",
+)
 def max_pool(at: Situation) -> Selection | Refusal:
     node, x, y = at.node, at.node.inputs[0], at.y
     if node.attribute("storage_order", 0):
@@ -44,10 +48,14 @@ def global_max_pool(at: Situation) -> Selection | Refusal:
     if rank is None:
         return Refusal("the rank of its input is not known", "run shape inference on the model first")
     spatial = tuple(range(2, rank))
-    return Selection("max", (x,), (y,), lambda b, given: {x: to_winner(b, x, given[y], "ArgMax", rank, spatial)})
+    return Selection(
+        "max", (x,), (y,), lambda b, given: {x: to_winner(b, x, given[y], "ArgMax", rank, spatial)}
+    )
 
 
-@register("Max Min", "max", "all to the operand that wins; the first one of equals", "1 for the winner", data=None)
+@register(
+    "Max Min", "max", "all to the operand that wins; the first one of equals", "1 for the winner", data=None
+)
 def max_min(at: Situation) -> Selection:
     y, operands = at.y, at.node.inputs
 
@@ -114,7 +122,12 @@ def _spread(b: Builder, s: str, x: str, y: str, window: Window, include: bool) -
     share = b.div(s, b.constant(_counts(window, spatial, result, include, b, s)))
     whole = tuple((o - 1) * t + e for o, t, e in zip(result, window.strides, window.extent, strict=True))
     pads = window.pads or ()
-    if window.kernel == window.strides and whole == spatial and set(window.dilations) == {1} and not any(map(sum, pads)):
+    if (
+        window.kernel == window.strides
+        and whole == spatial
+        and set(window.dilations) == {1}
+        and not any(map(sum, pads))
+    ):
         return _repeat(b, share, x, window.kernel)
     ends = [w - p[0] - d for w, p, d in zip(whole, pads, spatial, strict=True)]
     rows = b.op("Reshape", share, b.integers([-1, 1, *result]))
@@ -192,4 +205,3 @@ def _spread_at_run_time(b: Builder, s: str, x: str, y: str, window: Window, incl
     filled = b.op("Pad", whole, b.op("Concat", b.integers([0] * (n + 4)), short, axis=0))
     cut = b.op("Slice", filled, begin, end, b.integers(range(2, n + 2)))
     return b.op("Reshape", cut, b.op("Shape", x))
-

@@ -25,8 +25,13 @@ def gate_of(facts: Facts, a: str, b: str) -> str | None:
     return a if unit_a else b
 
 
-@register("Mul", "product", "a constant factor scales; a gate receives nothing; otherwise halves", "the other factor",
-          data=(0, 1))
+@register(
+    "Mul",
+    "product",
+    "a constant factor scales; a gate receives nothing; otherwise halves",
+    "the other factor",
+    data=(0, 1),
+)
 def mul(at: Situation) -> Product | Scaling:
     a, c = at.node.inputs
     y = at.y

@@ -65,7 +65,13 @@ _ENTRIES: dict[tuple[str, str], OperatorEntry] = {}
 
 
 def register(
-    ops: str, kind: str, treatment: str, derivative: str, *, data: tuple[int, ...] | None = (0,), domain: str = ""
+    ops: str,
+    kind: str,
+    treatment: str,
+    derivative: str,
+    *,
+    data: tuple[int, ...] | None = (0,),
+    domain: str = "",
 ) -> Callable[[Describe], Describe]:
     """Registers a describing function for one or several operators (names separated by blanks)."""
 

@@ -42,13 +42,19 @@ def resize(at: Situation) -> Linear | Selection | Refusal:
     if rank is None:
         return Refusal("the rank of its input is not known", "run shape inference on the model first")
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return Refusal("keep_aspect_ratio_policy chooses its sizes at run time", "export with plain sizes or scales")
+        return Refusal(
+            "keep_aspect_ratio_policy chooses its sizes at run time", "export with plain sizes or scales"
+        )
     if node.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        return Refusal("it crops and resizes in one step (tf_crop_and_resize)", "crop with Slice before resizing")
+        return Refusal(
+            "it crops and resizes in one step (tf_crop_and_resize)", "crop with Slice before resizing"
+        )
     axes = _resized_axes(at, rank)
     whole = _whole_factors(at, axes, rank)
     if whole is not None:
-        return Selection("movement", (x,), (y,), lambda b, given: {x: _fold(b, given[y], x, whole)}, "whole factors")
+        return Selection(
+            "movement", (x,), (y,), lambda b, given: {x: _fold(b, given[y], x, whole)}, "whole factors"
+        )
 
     def adjoint(b: Builder, s: str) -> str:
         for axis, position in axes.items():
@@ -76,7 +82,11 @@ def _whole_factors(at: Situation, axes: dict[int, int], rank: int) -> Sequence[i
         node.attribute("coordinate_transformation_mode", "half_pixel"),
         node.attribute("nearest_mode", "round_prefer_floor"),
     )
-    if plain not in {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}:
+    if plain not in {
+        ("asymmetric", "floor"),
+        ("half_pixel", "round_prefer_floor"),
+        ("half_pixel", "round_prefer_ceil"),
+    }:
         return None
     before, after = at.graph.shape(node.inputs[0]) or (), at.graph.shape(at.y) or ()
     factors = [1] * rank
@@ -105,7 +115,9 @@ def _fold(b: Builder, r: str, x: str, factors: Sequence[int]) -> str:
     for axis, factor in enumerate(factors):
         size = shape[axis]
         apart.append(
-            b.integers([size]) if isinstance(size, int) else b.op("Gather", b.op("Shape", x), b.integers([axis]))
+            b.integers([size])
+            if isinstance(size, int)
+            else b.op("Gather", b.op("Shape", x), b.integers([axis]))
         )
         numbers.append(size if isinstance(size, int) else -1)
         if factor > 1:
@@ -134,8 +146,10 @@ def _interpolation(b: Builder, at: Situation, axis: int, position: int) -> str:
     shape = b.graph.shape(x) or ()
     size = shape[axis] if axis < len(shape) else None
     one, zero = b.constant_int(1), b.constant_int(0)
-    count = b.constant_int(size) if isinstance(size, int) else b.op(
-        "Squeeze", b.op("Gather", b.op("Shape", x), b.integers([axis]))
+    count = (
+        b.constant_int(size)
+        if isinstance(size, int)
+        else b.op("Squeeze", b.op("Gather", b.op("Shape", x), b.integers([axis])))
     )
     line = b.op("Range", zero, count, one)
     equal = b.op("Equal", b.op("Unsqueeze", line, b.integers([0])), b.op("Unsqueeze", line, b.integers([1])))

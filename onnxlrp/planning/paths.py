@@ -29,7 +29,9 @@ class Paths:
             if entry is not None and entry.kind == "stop":
                 continue
             if any(i in self.forward for i in data_inputs(node)):
-                self.forward.update(o for o in node.outputs if o and (graph.is_float(o) or not graph.dtype(o)))
+                self.forward.update(
+                    o for o in node.outputs if o and (graph.is_float(o) or not graph.dtype(o))
+                )
         #: Those of them that the target depends on.
         self.between: set[str] = {target} & self.forward
         for node in reversed(graph.nodes):

@@ -74,7 +74,13 @@ class Planner:
     """Walks from the target tensor back and gives each node on the way its rule."""
 
     def __init__(
-        self, graph: Graph, facts: Facts, table: RuleTable, explained: Sequence[str], target: str, pinned: frozenset[str]
+        self,
+        graph: Graph,
+        facts: Facts,
+        table: RuleTable,
+        explained: Sequence[str],
+        target: str,
+        pinned: frozenset[str],
     ) -> None:
         self.graph, self.facts, self.table = graph, facts, table
         self.paths = Paths(graph, explained, target)
@@ -113,8 +119,11 @@ class Planner:
             return self._region_step(region)
         entry = find(node)
         if entry is None:
-            self._refuse(node, "no treatment is known for this operator", "export it as standard operators, or explain an"
-                         " output that does not pass through it")
+            self._refuse(
+                node,
+                "no treatment is known for this operator",
+                "export it as standard operators, or explain an output that does not pass through it",
+            )
             return None
         behaviour = entry.describe(Situation(node, self.graph, self.facts, self._active(node)))
         return self._with_rule((node,), behaviour, None)
@@ -128,7 +137,9 @@ class Planner:
     def _refuse(self, node: Node, reason: str, advice: str) -> None:
         self._obstacles.append(_Obstacle(node, reason, advice))
 
-    def _with_rule(self, nodes: tuple[Node, ...], behaviour: Behaviour | Refusal, region: Region | None) -> Step | None:
+    def _with_rule(
+        self, nodes: tuple[Node, ...], behaviour: Behaviour | Refusal, region: Region | None
+    ) -> Step | None:
         head = region.head if region else nodes[0]
         if isinstance(behaviour, Refusal):
             self._refuse(head, behaviour.reason, behaviour.advice)
@@ -156,7 +167,9 @@ class Planner:
             reason = f"{trouble}, so epsilon is used"
             rule, parameters = "epsilon", dict(_DEFAULT_PARAMETERS)
         elif trouble:
-            self._refuse(head, f"{trouble} ({behaviour.kind})", f"name another rule for it in table {self.table.name}")
+            self._refuse(
+                head, f"{trouble} ({behaviour.kind})", f"name another rule for it in table {self.table.name}"
+            )
             return None
         trouble = self._check_bounds(rule, parameters, behaviour)
         if trouble:
@@ -165,14 +178,26 @@ class Planner:
         stopped = self._stopped(rule, behaviour)
         return Step(nodes, behaviour, rule, parameters, reason, stopped, operator)
 
-    def _by_default(self, nodes: tuple[Node, ...], head: Node, behaviour: Behaviour, operator: str) -> Step | None:
+    def _by_default(
+        self, nodes: tuple[Node, ...], head: Node, behaviour: Behaviour, operator: str
+    ) -> Step | None:
         rule = _DEFAULTS.get(behaviour.kind)
         if rule is None:
-            self._refuse(head, f"rule table {self.table.name} has no rule for it", "add an entry that matches it")
+            self._refuse(
+                head, f"rule table {self.table.name} has no rule for it", "add an entry that matches it"
+            )
             return None
         note = f" ({behaviour.note})" if behaviour.note else ""
         reason = f"the usual rule for {behaviour.kind}{note}: the table names none"
-        return Step(nodes, behaviour, rule, dict(_DEFAULT_PARAMETERS), reason, self._stopped(rule, behaviour), operator)
+        return Step(
+            nodes,
+            behaviour,
+            rule,
+            dict(_DEFAULT_PARAMETERS),
+            reason,
+            self._stopped(rule, behaviour),
+            operator,
+        )
 
     def _reason(self, entry: Entry, facts: StepFacts, behaviour: Behaviour) -> str:
         conditions = []

@@ -101,7 +101,9 @@ def resolve_outputs(graph: Graph, names: Sequence[str]) -> tuple[Explained, ...]
         found = _step_over_heads(graph, name)
         if graph.is_float(found.tensor):
             return (found,)
-    raise ConversionError("the model has no output made of floats, so there is nothing to explain; name one with --output")
+    raise ConversionError(
+        "the model has no output made of floats, so there is nothing to explain; name one with --output"
+    )
 
 
 def _resolve_named(graph: Graph, name: str) -> Explained:

@@ -1,22 +1,29 @@
-"""Put the bodies of model-local functions in place of their calls, with onnx's inliner."""
+"""Put the bodies of model-local functions in place of their calls, with onnx's inliner.
+
+Functions may be written for another opset than the model. The inliner could lift them, but with the faults of
+the version converter that `lift` corrects; so their nodes are marked, inlined as they are and lifted
+afterwards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
-from onnx import inliner, shape_inference
+from onnx import inliner
 
 from onnxlrp.errors import ModelReadError
-from onnxlrp.read import skeleton, structure
-from onnxlrp.read.lift import TARGET_OPSET, default_opset, lift, one_line
+from onnxlrp.read import shapes, skeleton, structure
+from onnxlrp.read.lift import TARGET_OPSET, default_opset, lift, one_line, set_default_opset
+
+_MARK = "onnxlrp.opset."
+_HIDDEN = "onnxlrp.hidden"
 
 
 def inline(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` without model-local functions. It is left alone itself.
 
-    Functions may be written for another opset than the model. They are lifted to the model's, or the model to
-    theirs.
+    Functions of an older opset are lifted to the model's, or the model to that of the newest function.
     ModelReadError: a function calls itself or cannot be lifted.
     """
     opset = default_opset(model.opset_import) or TARGET_OPSET
@@ -25,40 +32,21 @@ def inline(model: onnx.ModelProto) -> onnx.ModelProto:
         opset = max(newest, TARGET_OPSET)
         model = lift(model, opset)
     stripped = skeleton.strip(model)
-    structure.import_domains(stripped.light)
-    _write_out_defaults(stripped.light)
+    light = stripped.light
+    structure.import_domains(light)
+    types = shapes.infer(light)
+    _write_out_defaults(light)
+    older = _mark_older(light.functions, opset)
     try:
-        result = _inline(stripped.light, opset)
+        result = inliner.inline_local_functions(light)
     except Exception as error:  # the C++ code raises many unrelated classes
         raise ModelReadError(
             f"the model's local functions cannot be inlined: {one_line(error)}; export the model without them"
         ) from error
-    imported = {entry.domain for entry in result.opset_import}
-    for entry in (entry for function in model.functions for entry in function.opset_import):
-        if entry.domain not in imported:
-            imported.add(entry.domain)
-            result.opset_import.append(entry)
+    for version in older:
+        result = _lift_marked(result, version, opset, types)
+    _import_as_functions_do(result, model.functions)
     skeleton.restore(result, stripped.heavy)
-    return result
-
-
-def _inline(light: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """First the functions of the model's own opset; the others can be lifted only where all types around are
-    known.
-    """
-    others = {
-        (function.domain, function.name)
-        for function in light.functions
-        if default_opset(function.opset_import) not in (None, opset)
-    }
-    if not others:
-        return inliner.inline_local_functions(light)
-    light = inliner.inline_selected_functions(light, sorted(others), exclude=True)
-    recorded = list(light.graph.value_info)
-    typed = shape_inference.infer_shapes(light)
-    result = inliner.inline_local_functions(typed, convert_version=True)
-    del result.graph.value_info[:]
-    result.graph.value_info.extend(recorded)
     return result
 
 
@@ -77,3 +65,59 @@ def _all_nodes(lists: Iterable[Iterable[onnx.NodeProto]]) -> Iterator[onnx.NodeP
         for node in nodes:
             yield node
             yield from _all_nodes(body.node for body in structure.subgraphs(node))
+
+
+def _mark_older(functions: Iterable[onnx.FunctionProto], opset: int) -> list[int]:
+    """Move the standard nodes of functions of older opsets to a domain of their own, in place. Returns these
+    opsets.
+    """
+    versions = set()
+    for function in functions:
+        version = default_opset(function.opset_import)
+        if version is not None and version != opset:
+            versions.add(version)
+            _change_domains(function.node, {"": f"{_MARK}{version}"})
+            function.opset_import.add(domain=f"{_MARK}{version}", version=1)
+            for entry in function.opset_import:
+                if entry.domain in ("", "ai.onnx"):
+                    entry.version = opset
+    return sorted(versions)
+
+
+def _change_domains(nodes: Iterable[onnx.NodeProto], new: Mapping[str, str]) -> None:
+    for node in _all_nodes([nodes]):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        node.domain = new.get(domain, domain)
+
+
+def _lift_marked(
+    model: onnx.ModelProto, version: int, opset: int, types: Mapping[str, onnx.TypeProto]
+) -> onnx.ModelProto:
+    """Lift the nodes marked with `version` while all others are hidden from the converter.
+
+    types: of the tensors around them, which the hidden nodes no longer tell.
+    """
+    recorded = list(model.graph.value_info)
+    mark = f"{_MARK}{version}"
+    _change_domains(model.graph.node, {"": _HIDDEN, mark: ""})
+    set_default_opset(model, version)
+    made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
+    del model.graph.value_info[:]
+    for name in sorted(made & types.keys()):
+        model.graph.value_info.add(name=name).type.CopyFrom(types[name])
+    lifted = lift(model, opset)
+    _change_domains(lifted.graph.node, {_HIDDEN: ""})
+    del lifted.graph.value_info[:]
+    lifted.graph.value_info.extend(recorded)
+    return lifted
+
+
+def _import_as_functions_do(model: onnx.ModelProto, functions: Iterable[onnx.FunctionProto]) -> None:
+    own = [entry for entry in model.opset_import if not entry.domain.startswith("onnxlrp.")]
+    imported = {entry.domain for entry in own}
+    for entry in (entry for function in functions for entry in function.opset_import):
+        if entry.domain not in imported and entry.domain != "ai.onnx":
+            imported.add(entry.domain)
+            own.append(entry)
+    del model.opset_import[:]
+    model.opset_import.extend(own)

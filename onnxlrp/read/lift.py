@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper, version_converter
 
 from onnxlrp.errors import ModelReadError
-from onnxlrp.read import repair, skeleton, structure
+from onnxlrp.read import names, repair, skeleton, structure
 from onnxlrp.read.external import is_external
 
 #: Older models are lifted to this operator set: the newest for which onnxruntime has all its CUDA kernels.
@@ -59,6 +59,7 @@ def lift(model: onnx.ModelProto, opset: int = TARGET_OPSET) -> onnx.ModelProto:
     stripped = skeleton.strip(model)
     result = stripped.light
     structure.import_domains(result)
+    names.set_aside(result.graph)
     before = repair.Before.of(result, default_opset(model.opset_import) or 0)
     try:
         converted = version_converter.convert_version(result, opset)
@@ -68,6 +69,7 @@ def lift(model: onnx.ModelProto, opset: int = TARGET_OPSET) -> onnx.ModelProto:
             f"the model uses opset {before.opset} and cannot be lifted to opset {opset}: {one_line(error)}; "
             f"export it again with opset {OLDEST_OPSET} or newer"
         ) from error
+    names.bring_back(result.graph)
     set_default_opset(result, opset)
     skeleton.restore(result, stripped.heavy)
     return result

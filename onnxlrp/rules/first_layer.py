@@ -11,7 +11,16 @@ from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Linear, Map, Part, Term
-from onnxlrp.rules.linear import Contributions, Parameters, _bias, _book_bias, _divide, _on_output, _output, _run
+from onnxlrp.rules.linear import (
+    Contributions,
+    Parameters,
+    _bias,
+    _book_bias,
+    _divide,
+    _on_output,
+    _output,
+    _run,
+)
 
 
 def _plane(b: Builder, op: Linear, x: str, value: str) -> str:
@@ -28,7 +37,9 @@ def _need(part: Map | None) -> Map:
     return part
 
 
-def _even(ctx: Context, op: Linear, r: Relevance, p: Parameters, part: Part, bias: str | None) -> Contributions:
+def _even(
+    ctx: Context, op: Linear, r: Relevance, p: Parameters, part: Part, bias: str | None
+) -> Contributions:
     """s = R / st(V 1 + bias), R_i = V^T s for a modified weight V."""
     b = ctx.b
     one = b.scalar(1.0, op.y)

@@ -13,7 +13,7 @@ from typing import Any
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
-from onnxlrp.operators.behaviour import Linear, Map, Part, Term
+from onnxlrp.operators.behaviour import Fixed, Linear, Map, Part, Term
 
 Parameters = Mapping[str, Any]
 Contributions = list[tuple[str, Relevance]]
@@ -48,12 +48,16 @@ def _uses_bias(op: Linear, p: Parameters) -> bool:
     return op.bias is not None and p.get("bias", "absorb") == "absorb"
 
 
-def _bias(b: Builder, op: Linear, p: Parameters, change: Callable[[str], str] = lambda bias: bias) -> str | None:
+def _bias(
+    b: Builder, op: Linear, p: Parameters, change: Callable[[str], str] = lambda bias: bias
+) -> str | None:
     """The bias after `change`, or None where there is none or the rule ignores it."""
     return change(op.bias(b)) if op.bias is not None and _uses_bias(op, p) else None
 
 
-def _run(b: Builder, op: Linear, parts: Sequence[tuple[Map | None, str]], bias: str | None, shift: float = 0.0) -> str:
+def _run(
+    b: Builder, op: Linear, parts: Sequence[tuple[Map | None, str]], bias: str | None, shift: float = 0.0
+) -> str:
     """Sum of the maps' outputs + bias + shift. A bias that the operator can take as its own costs nothing."""
     present = [(m, x) for m, x in parts if m is not None]
     native = op.bias_size is not None and bool(present)
@@ -198,12 +202,15 @@ def _positive_sum(ctx: Context, op: Linear, r: Relevance, p: Parameters, shift: 
     b = ctx.b
     if _inputs_nonnegative(ctx, op):
         return _run(b, op, _parts(b, op, "plus"), _bias(b, op, p, b.positive), shift), 1.0
+    if all(isinstance(t.map, Fixed) for t in op.terms):
+        # A map of one sign needs one run in any case.
+        halves = [(m, b.positive(x)) for m, x in _parts(b, op, "plus")]
+        halves += [(m, b.negative(x)) for m, x in _parts(b, op, "minus")]
+        return _run(b, op, halves, _bias(b, op, p, b.positive), shift), 1.0
     z = _output(ctx, op, r)
     if op.bias is not None and not _uses_bias(op, p):
         z = b.sub(op.y, _on_output(b, op, op.bias(b)))
-    sizes = [
-        (part, x if ctx.facts.nonnegative(x) else b.op("Abs", x)) for part, x in _parts(b, op, "abs")
-    ]
+    sizes = [(part, x if ctx.facts.nonnegative(x) else b.op("Abs", x)) for part, x in _parts(b, op, "abs")]
     whole = _run(b, op, sizes, _bias(b, op, p, lambda bias: b.op("Abs", bias)), 2.0 * shift)
     # Rounding must not take a sum of positive terms below its smallest possible value.
     return b.op("Max", b.add(z, whole), b.scalar(2.0 * shift, op.y)), 0.5
@@ -239,9 +246,7 @@ def z_plus(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributio
 def excitation(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
     """d = x+ W+, without bias;  R_i = x+ (W+)^T R / st(d)."""
     b = ctx.b
-    parts = [
-        (part, x if ctx.facts.nonnegative(x) else b.positive(x)) for part, x in _parts(b, op, "plus")
-    ]
+    parts = [(part, x if ctx.facts.nonnegative(x) else b.positive(x)) for part, x in _parts(b, op, "plus")]
     s = _divide(ctx, r, _run(b, op, parts, None), p, sign=1)
     return _kept(
         [
@@ -271,7 +276,9 @@ def alpha_beta(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contrib
     ctx.book("stabiliser", lambda: b.scale(b.sub(r.as_map(b), b.mul(s1, first)), alpha))
     ctx.book("stabiliser", lambda: b.scale(b.sub(r.as_map(b), b.mul(s2, second)), -beta))
     _book_bias(ctx, op, positive, _bias(b, op, p, b.positive))
-    _book_bias(ctx, op, b.op("Neg", negative) if ctx.ledger.enabled else negative, _bias(b, op, p, b.negative))
+    _book_bias(
+        ctx, op, b.op("Neg", negative) if ctx.ledger.enabled else negative, _bias(b, op, p, b.negative)
+    )
     found: list[tuple[str, Relevance | None]] = []
     for term in op.terms:
         plus, minus = term.map.part(b, "plus"), term.map.part(b, "minus")

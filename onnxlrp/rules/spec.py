@@ -189,7 +189,9 @@ RULES: Mapping[str, RuleSpec] = {
             "Achtibat et al. 2024, prop. 3.2",
         ),
         RuleSpec("winner", ("max",), "all relevance to the largest element", "Bach et al. 2015"),
-        RuleSpec("move", ("movement",), "relevance follows each value to where it came from", "exact, no choice"),
+        RuleSpec(
+            "move", ("movement",), "relevance follows each value to where it came from", "exact, no choice"
+        ),
     )
 }
 

@@ -17,8 +17,7 @@ from onnxlrp.api import ModelLike, Rules, TargetLike
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.compile import Request, compile_model
-from onnxlrp.emit.assemble import EXPLAIN_INPUT
-from onnxlrp.emit.seed import SEED_INPUT, TARGET_INPUT
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
 from onnxlrp.errors import ModelReadError, UsageError
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
@@ -95,12 +94,11 @@ class Explainer:
         if found is None:
             raise ModelReadError("the converted model says nothing of its relevance outputs")
         self.metadata = found
-        added = {TARGET_INPUT, SEED_INPUT, EXPLAIN_INPUT}
         initial = {t.name for t in converted.graph.initializer}
         values = [v for v in converted.graph.input if v.name not in initial]
-        own = [v for v in values if not any(v.name == a or v.name.startswith(a + "_") for a in added)]
+        own = [v for v in values if not is_added_input(v.name)]
         self._extra = [v for v in values if v not in own]
-        relevance_names = self._relevance_names()
+        relevance_names = metadata.relevance_outputs(found)
         self.input_names: tuple[str, ...] = tuple(v.name for v in own)
         self.input_shapes: dict[str, tuple[int | str | None, ...]] = {v.name: _shape(v) for v in own}
         self.input_types: dict[str, np.dtype[Any]] = {
@@ -119,13 +117,6 @@ class Explainer:
             converted = _with_output(converted, logits)
         self._logits = logits
         self._session = _open(converted, source, providers)
-
-    def _relevance_names(self) -> set[str]:
-        by_output = self.metadata.settings.get("relevance_by_output", {})
-        names = set(self.metadata.relevance.values())
-        for maps in by_output.values():
-            names.update(maps.values())
-        return names
 
     def explain(
         self, inputs: Mapping[str, Array] | Array, *, target: Any = None, seed: Array | None = None
@@ -153,7 +144,9 @@ class Explainer:
             results = dict(zip(names, self._session.run(names, feeds), strict=True))
         except Exception as error:  # onnxruntime raises its own unrelated classes
             text = str(error).strip().splitlines()
-            raise UsageError(f"onnxruntime cannot run the model on this input: {text[0] if text else error!r}") from error
+            raise UsageError(
+                f"onnxruntime cannot run the model on this input: {text[0] if text else error!r}"
+            ) from error
         relevance = {x: results[name] for x, name in self.metadata.relevance.items()}
         by_output = {
             output: {x: results[name] for x, name in maps.items()}
@@ -170,7 +163,9 @@ class Explainer:
     def _feeds(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
         if not isinstance(inputs, Mapping):
             if len(self.input_names) != 1:
-                raise UsageError(f"the model has {len(self.input_names)} inputs; give arrays by name: {', '.join(self.input_names)}")
+                raise UsageError(
+                    f"the model has {len(self.input_names)} inputs; give arrays by name: {', '.join(self.input_names)}"
+                )
             inputs = {self.input_names[0]: inputs}
         unknown = [n for n in inputs if n not in self.input_names]
         missing = [n for n in self.input_names if n not in inputs]

@@ -10,9 +10,7 @@ import onnx
 
 from onnxlrp.errors import ModelReadError, UsageError
 
-_MISSING = (
-    "onnxruntime is not installed; install it with `pip install onnxlrp[cpu]`, or `pip install onnxlrp[gpu]` for CUDA"
-)
+_MISSING = "onnxruntime is not installed; install it with `pip install onnxlrp[cpu]`, or `pip install onnxlrp[gpu]` for CUDA"
 
 
 def runtime() -> Any:

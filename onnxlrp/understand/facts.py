@@ -140,7 +140,8 @@ class Facts:
         ]
         result = helper.make_tensor_value_info(tensor, TensorProto.UNDEFINED, None)
         model = helper.make_model(
-            helper.make_graph([proto], "fold", signature, [result]), opset_imports=self.graph.proto.opset_import
+            helper.make_graph([proto], "fold", signature, [result]),
+            opset_imports=self.graph.proto.opset_import,
         )
         try:
             evaluated = ReferenceEvaluator(model).run([tensor], dict(inputs))
@@ -163,7 +164,12 @@ class Facts:
             return UNBOUNDED
         value = self.value(tensor)
         bounds = UNBOUNDED
-        if value is not None and value.size and np.issubdtype(value.dtype, np.number) and not np.iscomplexobj(value):
+        if (
+            value is not None
+            and value.size
+            and np.issubdtype(value.dtype, np.number)
+            and not np.iscomplexobj(value)
+        ):
             numbers = value.astype(np.float64)
             if np.isfinite(numbers).all():
                 bounds = Range(float(numbers.min()), float(numbers.max()))

@@ -107,7 +107,13 @@ def _affine(node: Node, x: str, head: Node, graph: Graph, facts: Facts, merge_bn
         return None
     if node.op == "BatchNormalization":
         constants = all(facts.is_constant(i) for i in node.inputs[1:5])
-        if not merge_bn or not constants or node.attribute("training_mode", 0) or node.inputs[0] != x or axis != 1:
+        if (
+            not merge_bn
+            or not constants
+            or node.attribute("training_mode", 0)
+            or node.inputs[0] != x
+            or axis != 1
+        ):
             return None
         epsilon = node.attribute("epsilon", 1e-5)
         if not _can_scale(head, graph):
@@ -156,11 +162,20 @@ def _merge_forward(graph: Graph, facts: Facts, pinned: frozenset[str], regions: 
         y = node.outputs[0]
         readers = graph.consumers.get(y, ())
         constants = all(facts.is_constant(i) for i in node.inputs[1:5])
-        if not readers or y in pinned or y in graph.outputs or not constants or node.attribute("training_mode", 0):
+        if (
+            not readers
+            or y in pinned
+            or y in graph.outputs
+            or not constants
+            or node.attribute("training_mode", 0)
+        ):
             continue
         heads = [regions.get(r.index) for r in readers]
         if not all(
-            region is not None and region.head is reader and reader.inputs[0] == y and _takes_scale(reader, graph)
+            region is not None
+            and region.head is reader
+            and reader.inputs[0] == y
+            and _takes_scale(reader, graph)
             for region, reader in zip(heads, readers, strict=True)
         ):
             continue
@@ -176,7 +191,9 @@ def _takes_scale(reader: Node, graph: Graph) -> bool:
     return reader.op != "Gemm" or not reader.attribute("transA", 0)
 
 
-def describe_region(region: Region, at: Situation, active: Callable[[Node], frozenset[str]]) -> Linear | Refusal:
+def describe_region(
+    region: Region, at: Situation, active: Callable[[Node], frozenset[str]]
+) -> Linear | Refusal:
     """The region as one linear layer.
 
     Args:
@@ -223,7 +240,11 @@ def _before_affine(op: Linear, step: _Affine, y: str, graph: Graph, head: Node) 
         if before is not None:
             factor = None
             if k is not None:
-                factor = k(b) if native else channel_shape(b, k(b), rank, 1 if head.op.startswith("Conv") else rank - 1)
+                factor = (
+                    k(b)
+                    if native
+                    else channel_shape(b, k(b), rank, 1 if head.op.startswith("Conv") else rank - 1)
+                )
             parts.append(before(b) if factor is None else b.mul(before(b), factor))
         if c is not None:
             parts.append(b.op("Reshape", c(b), b.integers([-1])) if native and not _is_gemm(head) else c(b))
@@ -232,9 +253,7 @@ def _before_affine(op: Linear, step: _Affine, y: str, graph: Graph, head: Node) 
         return b.sum(parts)
 
     has_bias = before is not None or c is not None
-    return replace(
-        op, terms=(Term(term.x, weighted),), y=y, bias=bias if has_bias else None
-    )
+    return replace(op, terms=(Term(term.x, weighted),), y=y, bias=bias if has_bias else None)
 
 
 def _is_gemm(head: Node) -> bool:

@@ -147,7 +147,7 @@ BAD = Check("ledger", False, float("nan"), 1e-3, "the widest gap is at /f/0/Conv
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Stands in for `onnxlrp.verify.verify`; the report holds the checks under "checks"."""
+    """Stands in for `onnxlrp.verification.verify`; the report holds the checks under "checks"."""
     call: dict[str, Any] = {"checks": (GOOD,)}
 
     def verify(model: str, data: Any, **options: Any) -> Report:
@@ -155,7 +155,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         worst = WorstNode("/f/0/Conv", "Conv", "z-plus", 1.0, 0.5, 0.25, 1e-7, 0.0, 0.24999)
         return Report(call["checks"], (worst,))
 
-    monkeypatch.setitem(sys.modules, "onnxlrp.verify", SimpleNamespace(verify=verify))
+    monkeypatch.setitem(sys.modules, "onnxlrp.verification", SimpleNamespace(verify=verify))
     return call
 
 

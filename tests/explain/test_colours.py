@@ -67,6 +67,11 @@ def test_small_values_do_not_lighten_a_dark_photo():
     assert Scale(1.0, 0.0).over(dark, np.array([[0.05]])).max() < 40
 
 
-def test_ticks_are_symmetric_and_short():
-    assert [text for _, text in ticks(0.0123456)] == ["-0.0123", "-0.00617", "0", "+0.00617", "+0.0123"]
-    assert [text for _, text in ticks(3.2e-9)] == ["-3.2e-09", "-1.6e-09", "0", "+1.6e-09", "+3.2e-09"]
+def test_ticks_are_symmetric_and_share_a_power_of_ten():
+    def numbers(limit, count=5):
+        return [text for _, text in ticks(limit, count)]
+
+    assert numbers(0.0123456) == ["-0.0123", "-0.00617", "0", "+0.00617", "+0.0123"]
+    assert numbers(1.26e-4) == ["-1.26e-4", "-0.63e-4", "0", "+0.63e-4", "+1.26e-4"]
+    assert numbers(4e7, 3) == ["-4e7", "0", "+4e7"]
+    assert [value for value, _ in ticks(2.0)] == [-2.0, -1.0, 0.0, 1.0, 2.0]

@@ -148,12 +148,12 @@ def test_top_k_gives_one_picture_for_each_class(tmp_path):
         assert saved["relevance"].shape == (2, 1, 16, 16)
 
 
-def test_a_table_in_a_file_names_the_pictures_by_its_stem(tmp_path):
-    job = Job("m.onnx", "tables/my rules.toml")
+def test_a_table_with_an_awkward_name_still_names_files(tmp_path):
+    job = Job("m.onnx", "my rules/2")
     (result,) = explain(
         QuadrantExplainer((1, 1, 16, 16)), [quadrant(tmp_path / "spot.png", 3)], tmp_path, job
     )
-    assert result.files[0].name == "spot.my-rules.png"
+    assert result.files[0].name == "spot.my-rules-2.png"
 
 
 def test_relevance_that_is_zero_everywhere_is_noted(tmp_path):

@@ -13,10 +13,10 @@ import onnx
 import pytest
 import torch
 import torchvision
-from onnxlrp.verify import verify
 from torch import Tensor
 
 import onnxlrp
+from onnxlrp import verify
 from tests.oracle.networks import export, images, randomise
 from tests.support.evaluate import cosine, relative_l2, run_onnxruntime, run_reference, to_float64
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper, parser
+from onnx import TensorProto, helper, parser
 
 from onnxlrp.errors import ModelReadError
 from onnxlrp.read.load import load
@@ -45,7 +45,7 @@ def run(model: onnx.ModelProto, seed: int = 0) -> list[np.ndarray]:
 
 
 def assert_same_results(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    """Equal but for rounding: onnxruntime has, for instance, one average pooling up to opset 18 and another after."""
+    """Equal but for rounding: onnxruntime has, for one, another average pooling from opset 19 on."""
     assert [v.name for v in before.graph.output] == [v.name for v in after.graph.output]
     for left, right in zip(run(before), run(after), strict=True):
         assert left.shape == right.shape
@@ -64,20 +64,21 @@ def opset(model: onnx.ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if entry.domain == "")
 
 
-def branching(op: str, *inputs: str) -> onnx.ModelProto:
-    """y = Relu(op(inputs)) where the sum of x is positive, else x; `op` works inside the branch."""
-    branch = helper.make_graph(
-        [helper.make_node("Relu", ["t"], ["r"]), helper.make_node(op, inputs, ["t"])],
-        "then",
-        [],
-        [helper.make_tensor_value_info("r", 1, None)],
-    )
-    other = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["i"])],
-        "else",
-        [],
-        [helper.make_tensor_value_info("i", 1, None)],
-    )
+def branching(*nodes: str, otherwise: tuple[str, ...] = ("i = Identity(x)",)) -> onnx.ModelProto:
+    """y is the last output of `nodes` where the sum of x is positive, else the last output of `otherwise`."""
     model = graph("{ s = ReduceSum<keepdims = 0>(x)  z = Constant<value_float = 0.0>()  c = Greater(s, z) }")
-    model.graph.node.append(helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=other))
+    bodies = {"then_branch": _body(nodes), "else_branch": _body(otherwise)}
+    model.graph.node.append(helper.make_node("If", ["c"], ["y"], **bodies))
     return model
+
+
+def _body(lines: tuple[str, ...]) -> onnx.GraphProto:
+    nodes = [parser.parse_node(line) for line in lines]
+    return helper.make_graph(
+        nodes, "body", [], [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
+    )
+
+
+def bodies(model: onnx.ModelProto, index: int = -1) -> dict[str, onnx.GraphProto]:
+    """The branches of the `index`-th node, by default the last."""
+    return {attribute.name: attribute.g for attribute in model.graph.node[index].attribute}

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.backend.test import data as onnx_test_data
 
 from onnxlrp.read import skeleton
 from onnxlrp.read.load import load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.read.shapes import dims
-from tests.read.graphs import assert_same_results, branching, graph, opset, prepared
+from tests.read.graphs import assert_same_results, bodies, branching, graph, opset, prepared, refusal
 
 LIGHT = Path(next(iter(onnx_test_data.__path__))) / "light"
 
@@ -34,7 +34,7 @@ resize 10, linear down    | 10 | y = Resize<mode = "linear">(x, down)
 resize 10 by a constant   | 10 | c = Constant<value = float[4] {1,1,0.5,0.7}>()
                                | y = Resize<mode = "nearest">(x, c)
 resize 11, nearest        | 11 | y = Resize<mode = "nearest">(x, by, by)
-resize 11, aligned        | 11 | y = Resize<mode = "linear", coordinate_transformation_mode = "asymmetric">(x, by, by)
+resize 11, linear         | 11 | y = Resize<mode = "linear", cubic_coeff_a = -0.5>(x, by, by)
 softmax, flattened        | 11 | y = Softmax<axis = 2>(x)
 softmax, default axis     | 12 | y = LogSoftmax(x)
 softmax, last axis        | 11 | y = Softmax<axis = -1>(x)
@@ -63,9 +63,10 @@ hard swish 14             | 14 | y = HardSwish(x)
 layer norm 17             | 17 | y = LayerNormalization(x, e)
 contrib operators         | 15 | a = com.microsoft.Gelu(x)  y = Relu(a)
 instance norm, lrn, prelu | 8 | a = InstanceNormalization(x, s, s)  b = LRN<size = 3>(a)  y = PRelu(b, p)
-depth to space            | 11 | a = SpaceToDepth<blocksize = 2>(x)  y = DepthToSpace<blocksize = 2, mode = "CRD">(a)
-gather, expand            | 9 | i = Constant<value = int64[2] {2,0}>()  a = Gather<axis = 1>(x, i)  z = Shape(a)
-                              | o = Expand(one, z)  y = Mul(a, o)
+depth to space            | 11 | a = SpaceToDepth<blocksize = 2>(x)
+                               | y = DepthToSpace<blocksize = 2, mode = "CRD">(a)
+gather, expand            | 9 | i = Constant<value = int64[2] {2,0}>()  a = Gather<axis = 1>(x, i)
+                              | z = Shape(a)  o = Expand(one, z)  y = Mul(a, o)
 sum and broadcasting      | 7 | a = Add(x, p)  b = Sum(a, x)  y = Max(b, x)
 grid sample 16            | 16 | y = GridSample(x, grid)
 roi align 10              | 10 | y = RoiAlign<output_height = 3, output_width = 3>(x, rois, which)
@@ -137,6 +138,7 @@ class TestLifting:
         )
         assert_same_results(model, result.model)
         if name != "contrib operators":
+            result.model.graph.output[0].type.CopyFrom(result.inferred["y"])
             onnx.checker.check_model(result.model, full_check=True)
 
     @pytest.mark.parametrize("version", range(7, 27))
@@ -149,6 +151,18 @@ class TestLifting:
         assert opset(result.model) == (version if version >= 18 else 21)
         assert dims(result.inferred["y"]) == (2, 3)
         assert_same_results(model, result.model)
+
+    def test_names_that_the_converter_makes_up_may_be_taken(self) -> None:
+        """As in a model that onnx's converter has lifted before."""
+        body = (
+            CASES["reduce max 17"][1].replace("a ", "_v_3 ").replace("(a)", "(_v_3)").replace("b ", "_v_4 ")
+        )
+        model = graph(
+            f"{{ {body.replace('(b)', '(_v_4)')} }}", 17, head="(float[2,3,8,8] x) => (float[A,B,C,D] y)"
+        )
+        result = prepared(model).model
+        assert {"_v_3", "_v_4"} <= {name for node in result.graph.node for name in node.output}
+        assert_same_results(model, result)
 
     def test_names_documentation_and_metadata_are_kept(self) -> None:
         model = old("reduce sum 11", 8)
@@ -180,32 +194,62 @@ class TestLifting:
         assert list(prepared(model).model.graph.node) == list(model.graph.node)
 
     def test_in_branches_too(self) -> None:
-        model = branching("ReduceMean", "x")
-        body = model.graph.node[-1].attribute[0].g
-        assert body.name in ("then", "else")
-        for attribute in model.graph.node[-1].attribute:
-            for node in attribute.g.node:
-                node.metadata_props.add(key="from", value=attribute.name)
-                if node.op_type == "ReduceMean":
-                    node.attribute.append(helper.make_attribute("axes", [1, 2]))
+        model = branching("m = ReduceMean<axes = [1, 2]>(x)", "r = Relu(m)")
+        for name, body in bodies(model).items():
+            for node in body.node:
+                node.metadata_props.add(key="from", value=name)
         model.opset_import[0].version = 13
         result = prepared(model).model
-        for attribute in result.graph.node[-1].attribute:
-            own = [node for node in attribute.g.node if node.op_type != "Constant"]
-            assert {node.metadata_props[0].value for node in own} == {attribute.name}
+        for name, body in bodies(result).items():
+            own = [node for node in body.node if node.op_type != "Constant"]
+            assert {node.metadata_props[0].value for node in own} == {name}
         assert_same_results(model, result)
+
+    def test_an_operator_that_changed_its_meaning_in_a_branch(self) -> None:
+        model = branching("r = Hardmax<axis = 1>(x)")
+        model.opset_import[0].version = 11
+        model.graph.node[1].CopyFrom(parser.parse_node("z = Constant<value = float {0}>()"))
+        assert "several axes" in refusal(model)
+
+    def test_a_scan_of_opset_8(self) -> None:
+        body = helper.make_graph(
+            [parser.parse_node("o = Relu(i)")],
+            "body",
+            [helper.make_tensor_value_info("i", TensorProto.FLOAT, [3])],
+            [helper.make_tensor_value_info("o", TensorProto.FLOAT, [3])],
+        )
+        model = graph("{ }", 8, 3, "(float[1,2,3] x) => (float[1,2,3] y)")
+        model.graph.node.append(helper.make_node("Scan", ["", "x"], ["y"], num_scan_inputs=1, body=body))
+        assert "Scan making 'y' changed its meaning" in refusal(model)
 
     @pytest.mark.parametrize("name", ["Softmax", "LogSoftmax", "Hardmax"])
     @pytest.mark.parametrize("head", ["(float[N,5] x)", "(float[N,5,1,1] x)"])
     def test_a_head_over_one_axis_stays_one_node(self, name: str, head: str) -> None:
-        """The converter wraps it into Flatten and Reshape, where it would not be recognised as the network's
-        head.
-        """
+        """The converter wraps it into Flatten and Reshape, where it would not be recognised as a head."""
         model = graph(f"{{ a = Relu(x)  [head] y = {name}(a) }}", 9, 3, f"{head} => (float[] y)")
         model.graph.output[0].type.tensor_type.ClearField("shape")
         result = prepared(model).model
         assert [(node.op_type, node.name) for node in result.graph.node] == [("Relu", ""), (name, "head")]
         assert_same_results(model, result)
+
+    @pytest.mark.parametrize(
+        ("version", "body", "reason"),
+        [
+            (11, "{ [h] y = Hardmax(x) }", "Hardmax 'h' works on several axes"),
+            (10, "{ [r] y = Resize(x, mixed) }", "Resize 'r' enlarges one axis and reduces another"),
+            (10, "{ [r] y = Resize(x, computed) }", "whether Resize 'r' enlarges or reduces is not known"),
+            (8, "{ y = Crop(x) }", "Crop"),
+        ],
+    )
+    def test_what_has_no_counterpart_is_refused(self, version: int, body: str, reason: str) -> None:
+        head = "(float[2,3,8,8] x, float[4] computed) => (float[A,B,C,D] y) <float[4] mixed = {1,1,2,0.5}>"
+        assert reason in refusal(graph(body, version, 8, head))
+
+    def test_a_resize_by_unknown_factors_between_known_sizes(self) -> None:
+        head = "(float[2,3,8,8] x, float[4] computed) => (float[2,3,4,4] y) <float[2,3,4,4] z>"
+        model = graph("{ z = Resize(x, computed)  y = Relu(z) }", 10, 8, head)
+        resize = next(node for node in prepared(model).model.graph.node if node.op_type == "Resize")
+        assert {a.name: a.s for a in resize.attribute}["nearest_mode"] == b"ceil"
 
     def test_flattening_that_matters_is_kept(self) -> None:
         for text in ("float[N,5,2]", "float[N,5,M]"):

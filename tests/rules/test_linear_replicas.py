@@ -49,7 +49,7 @@ RULES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gradient": ("gradient", {}),
 }
 #: Every operator is tried with these, and these operators with every rule.
-COMMON_RULES = ("epsilon", "z-plus", "alpha2-beta1", "gamma", "z-box", "w-square", "flat")
+COMMON_RULES = ("epsilon", "epsilon-no-bias", "z-plus", "alpha2-beta1", "gamma", "z-box", "w-square", "flat")
 COMMON_CASES = (
     *("conv2d", "conv2d-asymmetric", "depthwise", "depthwise-multiplied-strided", "transposed2d-grouped"),
     *("gemm-scaled", "matmul-sequence", "matmul-left", "conv-bn", "bn-padded-conv"),

@@ -1,4 +1,4 @@
-"""A network with what goes wrong in practice: several consumers of a tensor, one weight used twice, residuals.
+"""Networks with what goes wrong in practice: several consumers of a tensor, a weight used twice, residuals.
 
 Its relevance is worked out step by step with the matrix replicas and compared with the emitted model.
 """

@@ -26,7 +26,6 @@ class Case:
     build: Callable[..., str]
     rank: int
     low: float | None = None
-    opset: int = 21
     frozen: tuple[int, ...] = ()
     """Axes that must stay static because the operator's constants fix them."""
 
@@ -35,7 +34,7 @@ class Case:
         return tuple("abc"[: len(self.shapes)])
 
     def model(self, *, dynamic: bool = False, dtype: type = np.float64) -> ModelProto:
-        net = Net(dtype, self.opset)
+        net = Net(dtype)
         inputs = []
         for name, shape in zip(self.names, self.shapes, strict=True):
             free = [dynamic and size > 1 and axis not in self.frozen for axis, size in enumerate(shape)]
@@ -55,11 +54,10 @@ def alone(
     *shape: int,
     rank: int | None = None,
     low: float | None = None,
-    opset: int = 21,
     **attributes: Any,
 ) -> Case:
     """An operator of one input and nothing else."""
-    return Case((shape,), lambda net, x: net.op(op, x, **attributes), rank or len(shape), low, opset)
+    return Case((shape,), lambda net, x: net.op(op, x, **attributes), rank or len(shape), low)
 
 
 def with_constants(

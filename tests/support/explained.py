@@ -49,7 +49,7 @@ def explain_seeded(
     y_name = model.graph.output[0].name
     y = run_reference(to_float64(model), feeds)[y_name]
     seed = np.random.default_rng(random_seed).normal(size=y.shape) if seed is None else seed
-    emitted = to_float64(onnxlrp.convert(model, rules=rules, target="seed", inputs=inputs))
+    emitted = to_float64(onnxlrp.convert(model, rules=rules, target="seed", inputs=inputs, outputs=(y_name,)))
     result = run_reference(emitted, {**feeds, "lrp_seed": seed})
     np.testing.assert_array_equal(result[y_name], y)
     suffix = "_relevance"

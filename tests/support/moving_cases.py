@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ MOVEMENTS: Mapping[str, Case] = {
     "gather-one": with_constants("Gather", (2, 4), np.array(1), rank=1, axis=1),
     "gather-and-keep": Case(((2, 3),), _gathered_twice, 2),
     "depth-to-space": alone("DepthToSpace", 1, 8, 2, 3, blocksize=2),
-    "depth-to-space-crd": alone("DepthToSpace", 1, 8, 2, 2, blocksize=2, mode="CRD"),
+    "depth-to-space-crd": replace(alone("DepthToSpace", 1, 8, 2, 2, blocksize=2, mode="CRD"), frozen=(1,)),
     "space-to-depth": alone("SpaceToDepth", 1, 2, 4, 2, blocksize=2),
     "resize-nearest-up": resized((1, 2, 2, 3), scales=[1, 1, 2, 3], mode="nearest"),
     "resize-nearest-down": resized((1, 1, 6, 5), sizes=[1, 1, 2, 3], mode="nearest"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ SUMS: Mapping[str, Case] = {
 
 
 def _average(*shape: int, **attributes: Any) -> Case:
-    return alone("AveragePool", *shape, **attributes)
+    case = alone("AveragePool", *shape, **attributes)
+    # SAME padding is computed from the size, so that the size must be known.
+    return replace(case, frozen=tuple(range(2, len(shape)))) if "auto_pad" in attributes else case
 
 
 AVERAGES: Mapping[str, Case] = {
@@ -102,7 +105,7 @@ def _normalized(op: str, shape: tuple[int, ...], channels: int, **attributes: An
             **attributes,
         )
 
-    return Case((shape,), build, len(shape))
+    return Case((shape,), build, len(shape), frozen=(1,))
 
 
 def _batch_normalization(net: Net, x: str) -> str:

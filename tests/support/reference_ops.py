@@ -1,12 +1,13 @@
 """Operators for `onnx.reference`, in numpy: right where its own are not, and fast enough for whole networks.
 
 The evaluator that comes with onnx computes grouped ConvTranspose and LRN wrongly, refuses negative padding,
-and loops over pixels in Python. Convolutions and pools here walk over the few positions of their kernel and
-treat all pixels at once.
+loops over pixels in Python, and rounds Erf and GroupNormalization to float32. Convolutions and pools here walk
+over the few positions of their kernel and treat all pixels at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -199,7 +200,9 @@ class LRN(OpRun):
             ],
             axis=1,
         )
-        return (x / (a["bias"] + a["alpha"] / a["size"] * squares) ** a["beta"],)
+        # Attributes are float32 numbers; the arithmetic is that of the data.
+        bias, alpha, beta = (float(a[name]) for name in ("bias", "alpha", "beta"))
+        return (x / (bias + alpha / a["size"] * squares) ** beta,)
 
 
 class Pad(OpRun):
@@ -224,4 +227,25 @@ class Pad(OpRun):
         return (np.pad(x[cut], grown, mode=mode),)
 
 
-OPERATORS: tuple[type[OpRun], ...] = (Conv, ConvTranspose, MaxPool, AveragePool, LRN, Pad)
+class GroupNormalization(OpRun):
+    """Group normalisation with one scale and bias per channel, in the precision of the data."""
+
+    def _run(self, x: Array, scale: Array, bias: Array, **a: Any) -> tuple[Array]:
+        groups = x.reshape(x.shape[0], a["num_groups"], -1)
+        deviation = np.sqrt(groups.var(axis=2, keepdims=True) + float(a["epsilon"]))
+        normalised = ((groups - groups.mean(axis=2, keepdims=True)) / deviation).reshape(x.shape)
+        per_channel = (-1, *[1] * (x.ndim - 2))
+        return (normalised * scale.reshape(per_channel) + bias.reshape(per_channel),)
+
+
+class Erf(OpRun):
+    """The error function in double precision."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),)
+
+
+OPERATORS: tuple[type[OpRun], ...] = (
+    *(Conv, ConvTranspose, MaxPool, AveragePool),
+    *(LRN, GroupNormalization, Pad, Erf),
+)

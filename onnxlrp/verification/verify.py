@@ -1,0 +1,279 @@
+"""Measures the promises on a model: forward pass unchanged, ledger closed, values finite, samples independent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxlrp.api import ModelLike, Rules, TargetLike
+from onnxlrp.check import metadata
+from onnxlrp.check.save import save
+from onnxlrp.check.strip import strip
+from onnxlrp.compile import LEDGER_OUTPUT, Converted, Request, compile_model
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, is_added_input
+from onnxlrp.errors import UsageError
+from onnxlrp.graph.view import Graph
+from onnxlrp.planning.target import parse_target
+from onnxlrp.read.load import Source, load
+from onnxlrp.read.prepare import prepare
+from onnxlrp.run.session import open_session
+from onnxlrp.tables import parse_table
+from onnxlrp.verification.data import has_open_batch, random_inputs
+from onnxlrp.verification.report import Check, Report, WorstNode
+
+Array = np.ndarray[Any, Any]
+
+FORWARD_LIMIT = 1e-5
+LEDGER_LIMIT = 1e-3
+#: Kernels add up in another order for another batch size, and relevance is far more sensitive to that than logits.
+BATCH_LIMIT = 1e-2
+_WORST = 8
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The original, its conversion, and how it was asked for. `given` is the converted model as the user has it."""
+
+    source: Source
+    original: onnx.ModelProto
+    converted: onnx.ModelProto
+    request: Request
+
+
+def verify(
+    model: ModelLike,
+    data: Mapping[str, Array] | None = None,
+    *,
+    rules: Rules | None = None,
+    target: TargetLike | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    axis: int | None = None,
+    samples: int = 2,
+    base_dir: str | os.PathLike[str] | None = None,
+    providers: Sequence[str] | None = None,
+) -> Report:
+    """Checks the promises on a model, original or converted.
+
+    Args:
+        data: arrays by input name, batch axis first; random values when None.
+        samples: how many random samples, where the batch is open.
+        The other arguments are those of `onnxlrp.convert` and go with an original model only.
+
+    Returns:
+        The checks with measured values and limits, and the lines of the ledger with the widest gaps.
+
+    Raises:
+        UsageError, ModelReadError, ConversionError: as `onnxlrp.convert`.
+    """
+    source = load(model, base_dir)
+    if metadata.converted_by(source.model) is not None:
+        if rules is not None or target is not None or inputs or outputs or axis is not None:
+            raise UsageError(
+                "the model is already converted; its rules, target, inputs and outputs are fixed"
+            )
+        subject = _of_converted(source)
+    else:
+        request = Request(
+            "default" if rules is None else rules,
+            "argmax" if target is None else target,
+            inputs,
+            outputs,
+            axis,
+        )
+        subject = _Subject(source, source.model, compile_model(prepare(source), request).model, request)
+    graph = Graph(subject.original)
+    feeds = dict(data) if data is not None else random_inputs(graph, samples)
+    if set(feeds) != set(graph.inputs):
+        raise UsageError(f"the model's inputs are {', '.join(graph.inputs)}; the data has {', '.join(feeds)}")
+    return _report(subject, graph, feeds, providers)
+
+
+def _of_converted(source: Source) -> _Subject:
+    found = metadata.read(source.model)
+    if found is None:
+        raise UsageError("the converted model says nothing of its conversion")
+    settings = found.settings
+    text = settings.get("table")
+    table: Rules = parse_table(text, name=found.rules, source=found.rules) if text else found.rules
+    request = Request(
+        table,
+        found.target.split(" ")[0],
+        tuple(settings.get("inputs", ())),
+        tuple(settings.get("outputs", ())),
+        settings.get("axis"),
+        bool(settings.get("on_demand", False)),
+    )
+    return _Subject(source, strip(source.model), source.model, request)
+
+
+def _session(model: onnx.ModelProto, source: Source, optimised: bool, providers: Sequence[str] | None) -> Any:
+    if source.base_dir is None:
+        return open_session(model, providers, optimised=optimised)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path, source)
+        return open_session(path, providers, optimised=optimised)
+
+
+def _run(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    names = [o.name for o in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as error:  # onnxruntime raises its own unrelated classes
+        lines = str(error).strip().splitlines()
+        raise UsageError(
+            f"onnxruntime cannot run the model on this data: {lines[0] if lines else error!r}"
+        ) from error
+
+
+def _with_added_inputs(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], explained: Array | None
+) -> dict[str, Array]:
+    """Values for the inputs that the conversion added: class 0, or a fixed random seed."""
+    full = dict(feeds)
+    batch = next((a.shape[0] for a in feeds.values() if a.ndim), 1)
+    for value in model.graph.input:
+        if not is_added_input(value.name):
+            continue
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        if value.name.startswith(SEED_INPUT):
+            if explained is None:
+                raise UsageError("the shape of the explained output is not known")
+            full[value.name] = np.random.default_rng(1).standard_normal(explained.shape).astype(dtype)
+        elif value.name.startswith(EXPLAIN_INPUT):
+            full[value.name] = np.ones((batch, 1), dtype)
+        else:
+            full[value.name] = np.zeros((batch, value.type.tensor_type.shape.dim[1].dim_value), dtype)
+    return full
+
+
+def _relative(a: Array, b: Array) -> float:
+    """Relative L2 distance; 0 for two tensors of zeros."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    size = float(np.linalg.norm(b))
+    distance = float(np.linalg.norm(a - b))
+    return distance / size if size else distance
+
+
+def _largest(a: Array, b: Array) -> float:
+    """Largest difference relative to the largest value."""
+    if a.dtype.kind not in "fiu":
+        return 0.0 if np.array_equal(a, b) else float("inf")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    difference = np.where(same, 0.0, np.abs(a - b))
+    size = float(np.max(np.abs(b), initial=0.0))
+    return float(np.max(difference, initial=0.0)) / (size or 1.0)
+
+
+def _report(
+    subject: _Subject, graph: Graph, feeds: dict[str, Array], providers: Sequence[str] | None
+) -> Report:
+    kept = compile_model(
+        prepare(replace(subject.source, model=subject.original)),
+        replace(subject.request, target=_plain_target(subject.request), on_demand=False, ledger=True),
+    )
+    names = list(graph.outputs)
+    results: dict[bool, dict[str, Array]] = {}
+    checks: list[Check] = []
+    explained = _explained_output(subject, kept, feeds, providers)
+    full = _with_added_inputs(subject.converted, feeds, explained)
+    for optimised in (False, True):
+        before = _run(_session(subject.original, subject.source, optimised, providers), feeds)
+        session = _session(subject.converted, subject.source, optimised, providers)
+        after = _run(session, full)
+        results[optimised] = after
+        checks.append(_forward_check(before, after, names, optimised))
+    relevance = {n: a for n, a in results[True].items() if n not in names}
+    checks.append(_finite_check(relevance))
+    rows = _run(
+        _session(kept.model, subject.source, True, providers),
+        _with_added_inputs(kept.model, feeds, explained),
+    )
+    ledger, worst = _ledger_check(kept, rows[LEDGER_OUTPUT])
+    checks.append(ledger)
+    checks.append(_batch_check(graph, session, full, relevance))
+    return Report(tuple(checks), worst)
+
+
+def _plain_target(request: Request) -> TargetLike:
+    """The ledger of top:K is kept for its first map."""
+    target = parse_target(request.target, request.axis)
+    return "argmax" if target.mode == "top" else request.target
+
+
+def _explained_output(
+    subject: _Subject, kept: Converted, feeds: Mapping[str, Array], providers: Sequence[str] | None
+) -> Array | None:
+    """The value of the explained tensor, needed only to make a seed of its shape."""
+    if subject.request.target != "seed":
+        return None
+    found = metadata.read(kept.model)
+    original = onnx.ModelProto()
+    original.CopyFrom(prepare(replace(subject.source, model=subject.original)).model)
+    name = found.explained_output if found else ""
+    if name not in {v.name for v in original.graph.output}:
+        original.graph.output.append(onnx.ValueInfoProto(name=name))
+    return _run(_session(original, subject.source, True, providers), feeds)[name]
+
+
+def _forward_check(
+    before: Mapping[str, Array], after: Mapping[str, Array], names: Sequence[str], optimised: bool
+) -> Check:
+    worst = max((_largest(after[n], before[n]) for n in names), default=0.0)
+    identical = all(np.array_equal(before[n], after[n], equal_nan=before[n].dtype.kind == "f") for n in names)
+    detail = "bit-identical" if identical else "largest difference over largest value"
+    label = "on" if optimised else "off"
+    return Check(f"forward pass, optimisation {label}", worst <= FORWARD_LIMIT, worst, FORWARD_LIMIT, detail)
+
+
+def _finite_check(relevance: Mapping[str, Array]) -> Check:
+    bad = sum(int((~np.isfinite(a)).sum()) for a in relevance.values())
+    zero = [n for n, a in relevance.items() if not np.any(a)]
+    detail = f"{bad} values are not finite" if bad else "all values finite"
+    if zero:
+        detail += f"; {', '.join(zero)} is zero everywhere"
+    return Check("finite relevance", bad == 0, float(bad), 0.0, detail)
+
+
+def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode, ...]]:
+    lines = []
+    for step, row in zip(kept.plan.steps, rows.tolist(), strict=True):
+        arrived, sent, bias, stabiliser, other, stopped, mass = row
+        open_amount = arrived - sent - bias - stabiliser - other - stopped
+        gap = abs(open_amount) / mass if mass else abs(open_amount)
+        lines.append(
+            WorstNode(
+                step.nodes[-1], step.operator, step.rule, arrived, sent, bias, stabiliser, other, stopped, gap
+            )
+        )
+    lines.sort(key=lambda line: -line.gap if np.isfinite(line.gap) else -np.inf)
+    widest = lines[0].gap if lines else 0.0
+    passed = bool(np.isfinite([line.gap for line in lines]).all()) and widest <= LEDGER_LIMIT
+    where = f"widest gap at {lines[0].node}" if lines else "no steps"
+    return Check("ledger", passed, widest, LEDGER_LIMIT, where), tuple(lines[:_WORST])
+
+
+def _batch_check(
+    graph: Graph, session: Any, feeds: Mapping[str, Array], together: Mapping[str, Array]
+) -> Check:
+    name = "batch independence"
+    own = {n: a for n, a in feeds.items() if n in graph.inputs}
+    if not has_open_batch(graph, own):
+        return Check(name, True, None, None, "not applicable: the batch size is fixed")
+    count = next(iter(own.values())).shape[0]
+    if count < 2:
+        return Check(name, True, None, None, "not applicable: one sample only")
+    worst = 0.0
+    for i in range(count):
+        alone = _run(session, {n: a[i : i + 1] for n, a in feeds.items()})
+        worst = max([worst, *(_relative(alone[n], a[i : i + 1]) for n, a in together.items())])
+    return Check(name, worst <= BATCH_LIMIT, worst, BATCH_LIMIT, f"{count} samples alone and together")

@@ -1,0 +1,85 @@
+"""torchvision networks with random weights, and their export to ONNX. Needs torch, torchvision and onnxscript."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SIZE = 224
+
+
+def torchvision_models() -> Any:
+    """The module torchvision.models, also where its compiled operators do not fit the installed torch."""
+    try:
+        import torchvision
+    except RuntimeError:
+        # The operators are not used here; they only have to be declared for the import to work.
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+    return torchvision.models
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    """A classifier of torchvision in evaluation mode, whose BatchNorms have statistics like trained ones.
+
+    Raises:
+        LookupError: torchvision has no such network.
+    """
+    builder = getattr(torchvision_models(), name, None)
+    if not callable(builder):
+        raise LookupError(f"torchvision has no network {name!r}")
+    torch.manual_seed(seed)
+    network: nn.Module = builder(weights=None).eval()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0.0, 0.3)
+            norm.momentum = None
+            norm.reset_running_stats()
+            norm.train()
+        if norms:
+            network(torch.randn(4, 3, SIZE, SIZE))
+        for norm in norms:
+            norm.eval()
+            deviation = norm.running_var.sqrt() if norm.running_var is not None else torch.ones(1)
+            if norm.running_mean is not None:
+                norm.running_mean += 0.1 * deviation * torch.randn_like(deviation)
+    return network
+
+
+def export(name: str, path: Path, exporter: str) -> None:
+    """Writes the network as ONNX with a dynamic batch; `exporter` is "dynamo" or "torchscript"."""
+    network, example = build(name), torch.randn(2, 3, SIZE, SIZE)
+    part = path.with_name(path.name + ".part")
+    if exporter == "dynamo":
+        batch = torch.export.Dim("batch", min=1, max=1024)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            input_names=["image"],
+            output_names=["logits"],
+            verbose=False,
+        )
+        if program is None:
+            raise RuntimeError("torch returned no program")
+        program.save(part, external_data=False)
+    else:
+        torch.onnx.export(
+            network,
+            (example,),
+            str(part),
+            dynamo=False,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+            opset_version=18,
+        )
+    part.replace(path)
