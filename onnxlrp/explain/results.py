@@ -272,7 +272,7 @@ def _npz(sample: Sample, recipe: Recipe, job: Job, subjects: list[_Subject]) -> 
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -46,7 +46,8 @@ class TestFunctions:
     def test_with_an_opset_of_their_own(self, outer: int, inner: int, after: int) -> None:
         mean = "ReduceMean<axes = [1]>(s)" if inner < 18 else "ReduceMean(s, ax)"
         model = parsed(f"""<ir_version: 8, opset_import: ["" : {outer}, "f" : 1]>
-            g (float[N,3] x) => (float[N,1] y) {{ h = Softmax<axis = 1>(x)  m = f.mean(h)  n = Neg(m)  o = f.mean(n)  y = Dropout(o) }}
+            g (float[N,3] x) => (float[N,1] y) {{
+                h = Softmax<axis = 1>(x)  m = f.mean(h)  n = Neg(m)  o = f.mean(n)  y = Dropout(o) }}
             <domain: "f", opset_import: ["" : {inner}]> mean (a) => (b) {{
                 s = LeakyRelu<alpha = 0.5>(a)  ax = Constant<value = int64[1] {{1}}>()  b = {mean} }}""")
         result = prepared(model).model
@@ -55,6 +56,27 @@ class TestFunctions:
         rng = np.random.default_rng(0).standard_normal([2, 3], dtype=np.float32)
         soft = np.exp(rng) / np.exp(rng).sum(1, keepdims=True)
         np.testing.assert_allclose(run(result)[0], -soft.mean(1, keepdims=True) / 2, rtol=1e-6)
+
+    def test_of_older_opsets_are_lifted_with_all_that_this_takes(self) -> None:
+        """The converter alone would number new tensors alike in each call and resize by other rules."""
+        model = parsed("""<ir_version: 8, opset_import: ["" : 18, "f" : 1]>
+            g (float[N,3,8,8] x) => (float[N,3,H,W] y) {
+                a = f.first(x)  b = Neg(a)  c = f.second(b)  d = f.first(c)  y = f.third(d) }
+            <domain: "f", opset_import: ["" : 8]> first (a) => (b) { b = Pad<pads = [0,0,1,1,0,0,1,2]>(a) }
+            <domain: "f", opset_import: ["" : 10, "f" : 1]> second (a) => (b) {
+                s = Constant<value = float[4] {1,1,2,1.5}>()
+                c = Resize<mode = "linear">(a, s)  b = f.first(c) }
+            <domain: "f", opset_import: ["" : 18]> third (a) => (b) { b = Relu(a) }""")
+        straight = parsed("""<ir_version: 8, opset_import: ["" : 18]>
+            g (float[N,3,8,8] x) => (float[N,3,H,W] y) <
+                int64[8] p = {0,0,1,1,0,0,1,2}, float[4] s = {1,1,2,1.5}> {
+                a = Pad(x, p)  b = Neg(a)
+                r = Resize<mode = "linear", coordinate_transformation_mode = "asymmetric">(b, "", s)
+                c = Pad(r, p)  d = Pad(c, p)  y = Relu(d) }""")
+        result = prepared(model).model
+        onnx.checker.check_model(result, full_check=True)
+        assert [(entry.domain, entry.version) for entry in result.opset_import] == [("", 18), ("f", 1)]
+        assert_same_results(straight, result)
 
     def test_large_weights_pass_by(self) -> None:
         model = parsed(self.MODEL.replace("com.other.Gelu", "Exp"))

@@ -14,6 +14,11 @@ def _prelu(net: Net, x: str) -> str:
     return net.op("PRelu", x, net.constant([[[0.3]], [[-0.2]], [[1.5]]]))
 
 
+def _sigmoid(net: Net, x: str) -> str:
+    """Not as the last operator, where it would be taken for a head and stepped over."""
+    return net.op("Mul", net.op("Sigmoid", x), net.constant(2.0))
+
+
 def _silu(net: Net, x: str) -> str:
     return net.op("Mul", x, net.op("Sigmoid", x))
 
@@ -43,7 +48,7 @@ ACTIVATIONS: Mapping[str, Case] = {
     "clip": with_constants("Clip", (2, 3, 4), np.array(-0.55), np.array(0.95)),
     "clip-below": with_constants("Clip", (2, 3, 4), np.array(-0.55)),
     "clip-above": with_constants("Clip", (2, 3, 4), None, np.array(0.95)),
-    "sigmoid": alone("Sigmoid", 2, 3, 4),
+    "sigmoid": Case(((2, 3, 4),), _sigmoid, 3),
     "hardsigmoid": alone("HardSigmoid", 2, 3, 4, alpha=0.4, beta=0.45),
     "hardswish": alone("HardSwish", 2, 3, 4),
     "tanh": alone("Tanh", 2, 3, 4),

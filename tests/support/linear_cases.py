@@ -63,7 +63,8 @@ def _convolution(
         operands = [x, net.constant(w), *([] if b is None else [net.constant(b)])]
         return net.op(op, *operands, **attributes)
 
-    return Case(shape, build, spatial=tuple(range(2, len(shape))))
+    # A given output shape makes the padding depend on the size, so that the size must be known.
+    return Case(shape, build, spatial=() if "output_shape" in attributes else tuple(range(2, len(shape))))
 
 
 def _gemm(

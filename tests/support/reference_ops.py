@@ -1,8 +1,8 @@
 """Operators for `onnx.reference`, in numpy: right where its own are not, and fast enough for whole networks.
 
 The evaluator that comes with onnx computes grouped ConvTranspose and LRN wrongly, refuses negative padding,
-loops over pixels in Python, and rounds Erf and GroupNormalization to float32. Convolutions and pools here walk
-over the few positions of their kernel and treat all pixels at once.
+loops over pixels in Python, and rounds Erf, Gelu and more to float32. Convolutions and pools here
+walk over the few positions of their kernel and treat all pixels at once.
 """
 
 from __future__ import annotations
@@ -238,14 +238,27 @@ class GroupNormalization(OpRun):
         return (normalised * scale.reshape(per_channel) + bias.reshape(per_channel),)
 
 
+def _erf(x: Array) -> Array:
+    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
+
+
 class Erf(OpRun):
     """The error function in double precision."""
 
     def _run(self, x: Array) -> tuple[Array]:
-        return (np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),)
+        return (_erf(x),)
+
+
+class Gelu(OpRun):
+    """x times the normal distribution function, or its approximation by tanh."""
+
+    def _run(self, x: Array, **a: Any) -> tuple[Array]:
+        if a["approximate"] == "tanh":
+            return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+        return (0.5 * x * (1 + _erf(x / math.sqrt(2.0))),)
 
 
 OPERATORS: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool),
-    *(LRN, GroupNormalization, Pad, Erf),
+    *(LRN, GroupNormalization, Pad, Erf, Gelu),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,8 @@ def explainer(network: str, rules: str, data: np.ndarray[Any, Any], threads: int
     model = build(network)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    attached = nullcontext() if rules in PLAIN else _composite(network, rules).context(model)
-    attached.__enter__()
+    if rules not in PLAIN:
+        _composite(network, rules).register(model)
 
     def run() -> object:
         x = torch.from_numpy(data).requires_grad_()
@@ -51,13 +50,6 @@ def explainer(network: str, rules: str, data: np.ndarray[Any, Any], threads: int
         return relevance.numpy()
 
     return run
-
-
-class _Composite:
-    """What is used of zennit's untyped composites."""
-
-    def context(self, model: torch.nn.Module) -> AbstractContextManager[Any]:
-        raise NotImplementedError
 
 
 def _composite(network: str, rules: str) -> Any:

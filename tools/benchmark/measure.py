@@ -1,0 +1,211 @@
+"""The benchmark itself: for each model the conversions, then the contests; every result is kept at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmark.contest import Participant, Rounds, hold
+from benchmark.machine import file_digest, source_digest
+from benchmark.models import Model, ModelError, obtain
+from benchmark.process import WorkerError, in_own_process
+from benchmark.results import (
+    CONVERTED,
+    OFF,
+    ON,
+    ORIGINAL,
+    TORCH,
+    ZENNIT,
+    Conversion,
+    contest_name,
+    conversion_name,
+)
+from benchmark.store import Results, write
+
+#: Rule tables that zennit or PyTorch itself has too.
+PEERS: Mapping[str, str] = {
+    "gradient-x-input": TORCH,
+    **dict.fromkeys(
+        (
+            "epsilon",
+            "epsilon-plus",
+            "epsilon-plus-flat",
+            "epsilon-alpha2-beta1",
+            "epsilon-alpha2-beta1-flat",
+            "epsilon-gamma-box",
+        ),
+        ZENNIT,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be measured, and how.
+
+    Attributes:
+        models: names of `benchmark.models`, or paths.
+        rules: rule tables.
+        on_demand: the rule table with which on-demand conversions are measured, None for not at all.
+        peer: whether zennit and PyTorch are measured beside, where they are installed.
+        cache: folder of exported models; converted ones are made there and removed again.
+    """
+
+    models: Sequence[str]
+    rules: Sequence[str]
+    batches: Sequence[int]
+    on_demand: str | None
+    peer: bool
+    provider: str
+    threads: int
+    exporter: str
+    cache: Path
+    rounds: Rounds = field(default_factory=Rounds)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One converted model and the contests that it takes part in."""
+
+    model: Model
+    rules: str
+    on_demand: bool
+
+    @property
+    def name(self) -> str:
+        return conversion_name(self.model.name, self.rules, self.on_demand)
+
+
+class Watcher:
+    """Is told what happens; this one does not care."""
+
+    def begin(self, steps: int) -> None:
+        """So many rounds and conversions are ahead."""
+
+    def now(self, what: str) -> None:
+        """This begins."""
+
+    def step(self, count: int = 1) -> None:
+        """So many of them are done."""
+
+
+def peers_installed() -> bool:
+    """Whether zennit and torchvision can be measured."""
+    return all(find_spec(package) is not None for package in ("torch", "torchvision", "zennit"))
+
+
+def run(choice: Choice, results: Results, path: Path, watcher: Watcher) -> Results:
+    """Measures what `results` lacks; rewrites the file `path` after each measurement."""
+    watcher.begin(_steps(choice))
+    for name in choice.models:
+        watcher.now(f"{name}: getting the model")
+        try:
+            model = obtain(name, choice.cache, choice.exporter)
+        except ModelError as error:
+            results = results.with_skipped(name, str(error))
+            watcher.step(_steps(choice) // len(choice.models))
+        else:
+            for results in _model(choice, model, results, watcher):
+                write(path, results)
+    write(path, results)
+    return results
+
+
+def _steps(choice: Choice) -> int:
+    cases = len(choice.rules) + (choice.on_demand is not None)
+    return len(choice.models) * cases * (1 + len(choice.batches) * choice.rounds.number)
+
+
+def _model(choice: Choice, model: Model, results: Results, watcher: Watcher) -> Iterator[Results]:
+    """The results after each measurement on one model."""
+    digest = file_digest(model.path)
+    cases = [Case(model, rules, False) for rules in choice.rules]
+    if choice.on_demand is not None:
+        cases.append(Case(model, choice.on_demand, True))
+    for case in cases:
+        out = choice.cache / f"{case.name.replace(' ', '-').replace('/', '-')}.lrp.onnx"
+        try:
+            for results in _case(choice, case, digest, out, results, watcher):
+                yield results
+        finally:
+            out.unlink(missing_ok=True)
+
+
+def _case(
+    choice: Choice, case: Case, digest: str, out: Path, results: Results, watcher: Watcher
+) -> Iterator[Results]:
+    watcher.now(f"{case.name}: converting")
+    key = _key(digest, source_digest())
+    rounds = choice.rounds.number
+    conversion = results.conversions.get(case.name)
+    if conversion is None or conversion.key != key:
+        try:
+            conversion = _convert(case, key, out)
+        except WorkerError as error:
+            watcher.step(1 + len(choice.batches) * rounds)
+            yield results.with_skipped(case.name, str(error))
+            return
+        results = results.with_conversion(case.name, conversion)
+        yield results
+    watcher.step()
+    for batch in choice.batches:
+        name = contest_name(case.model.name, case.rules, batch, case.on_demand)
+        participants = _participants(choice, case, out, batch)
+        key = _key(conversion.digest, *(f"{p.name} {sorted(p.opening.items())}" for p in participants), choice.rounds)
+        known = results.contests.get(name)
+        if case.model.batch not in (None, batch) or (known is not None and known.key == key):
+            watcher.step(rounds)
+            continue
+        watcher.now(name)
+        if not out.exists():
+            _convert(case, key, out)
+        results = results.with_contest(name, hold(key, participants, choice.rounds, watcher.step))
+        yield results
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _convert(case: Case, key: str, out: Path) -> Conversion:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    asked = {"path": str(case.model.path), "out": str(out), "rules": case.rules}
+    done = in_own_process("convert", **asked, on_demand=case.on_demand)
+    return Conversion(
+        key,
+        file_digest(out),
+        done["seconds"],
+        done["peak"],
+        done["original_bytes"],
+        done["grown_bytes"],
+        done["nodes"],
+        done["cost"],
+    )
+
+
+def _participants(choice: Choice, case: Case, out: Path, batch: int) -> list[Participant]:
+    common: dict[str, Any] = {"kind": "onnx", "provider": choice.provider, "threads": choice.threads, "batch": batch}
+    original = Participant(ORIGINAL, {**common, "path": str(case.model.path)})
+    if case.on_demand:
+        switched = [
+            Participant(name, {**common, "path": str(out), "explain": flag})
+            for name, flag in ((OFF, False), (ON, True))
+        ]
+        return [original, *switched]
+    found = [original, Participant(CONVERTED, {**common, "path": str(out)})]
+    peer = PEERS.get(case.rules)
+    if choice.peer and peer and case.model.network:
+        opening = {
+            "kind": "torch",
+            "network": case.model.network,
+            "rules": case.rules,
+            "provider": choice.provider,
+            "threads": choice.threads,
+            "batch": batch,
+        }
+        found.append(Participant(peer, opening, slow=True))
+    return found

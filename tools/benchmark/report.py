@@ -1,0 +1,271 @@
+"""Results as tables, and the tables as Markdown and on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from benchmark import budgets
+from benchmark.results import (
+    CONVERTED,
+    OFF,
+    ON,
+    ORIGINAL,
+    TORCH,
+    ZENNIT,
+    Contest,
+    contest_name,
+    met,
+    peak_ratio,
+    ratio,
+    seconds,
+)
+from benchmark.store import Results
+
+_HOW = """\
+Each row is a contest: the original model, the converted one and, where there is one, the peer are loaded by a process each
+(threads of several runtimes in one process disturb one another) and take turns on the same input, with the same number
+of threads. A turn is one untimed run, then timed ones; its median counts. Before it there is a pause, so that the threads of the
+one before sleep. *ratio* is converted / original: the median of the ratios round by round, in brackets the smallest and the largest.
+*counted* is the same from multiply-adds alone. Times are medians over rounds, in milliseconds.
+
+The networks are torchvision's with random weights (of BatchNorm: scales, shifts and statistics too), 224 x 224 pixels, exported with
+a dynamic batch; `mobilenetv2-7` is the trained one of the ONNX model zoo, with a fixed batch of 1. The target is the most likely class.
+zennit gets the composite of the same name (for `epsilon`: epsilon in all linear layers) with the canonizers that the network needs; it
+has none for DenseNet, so that there only its time compares, not its result. `gradient-x-input` has PyTorch's plain forward pass and
+gradient beside it. Slow peers take part in fewer rounds."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a title. Columns named in `left` are aligned to the left."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Sequence[str] = ("model", "rules")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A contest with the words of its name."""
+
+    model: str
+    rules: str
+    batch: int
+    on_demand: bool
+    contest: Contest
+
+
+def _contests(results: Results) -> Iterator[_Row]:
+    """All contests, batch by batch, in the order of measuring."""
+    rows = []
+    for name, contest in results.contests.items():
+        model, rules, *rest = name.split(" ")
+        rows.append(_Row(model, rules, int(rest[-1]), "on-demand" in rest, contest))
+    yield from sorted(rows, key=lambda row: row.batch)
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value * 1e3:.1f}"
+
+
+def _times(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _verdict(value: float | None, limit: float | None) -> str:
+    kept = met(value, limit)
+    return "" if kept is None else "yes" if kept else "NO"
+
+
+def _megabytes(value: int | None) -> str:
+    return "" if value is None else f"{value / 1e6:.0f}"
+
+
+def time_table(results: Results) -> Table:
+    """Time of every rule table against the original model's, its budget, and the peer's."""
+    columns = ("model", "rules", "batch", "original", "converted", "ratio", "budget", "met", "counted")
+    peer_columns = ("PyTorch", "peer", "peer / ours", "peer / original")
+    rows = []
+    for row in _contests(results):
+        if row.on_demand:
+            continue
+        c = row.contest
+        got, limit = ratio(c, CONVERTED), budgets.time_budget(row.model, row.rules)
+        conversion = results.conversions.get(f"{row.model} {row.rules}")
+        peer = next((name for name in (ZENNIT, TORCH) if name in c.turns), None)
+        rows.append(
+            (
+                row.model,
+                row.rules,
+                str(row.batch),
+                _milliseconds(seconds(c, ORIGINAL)),
+                _milliseconds(seconds(c, CONVERTED)),
+                "failed" if got is None else str(got),
+                _times(limit, 1),
+                _verdict(got.middle if got else None, limit),
+                _times(conversion.cost if conversion else None, 1),
+                _milliseconds(seconds(c, peer)) if peer else "",
+                peer or "",
+                _peer_ratio(c, peer, CONVERTED),
+                _peer_ratio(c, peer, ORIGINAL),
+            )
+        )
+    return Table("Time", (*columns, *peer_columns), rows, ("model", "rules", "peer"))
+
+
+def _peer_ratio(contest: Contest, peer: str | None, to: str) -> str:
+    got = ratio(contest, peer, to) if peer else None
+    return "" if got is None else f"{got.middle:.1f}"
+
+
+def on_demand_table(results: Results) -> Table:
+    """Time of on-demand conversions with relevance off and on."""
+    rows = []
+    for row in _contests(results):
+        if not row.on_demand:
+            continue
+        c = row.contest
+        off, on = ratio(c, OFF), ratio(c, ON)
+        plain = results.contests.get(contest_name(row.model, row.rules, row.batch))
+        always = ratio(plain, CONVERTED) if plain else None
+        rows.append(
+            (
+                row.model,
+                row.rules,
+                str(row.batch),
+                _milliseconds(seconds(c, ORIGINAL)),
+                _milliseconds(seconds(c, OFF)),
+                "failed" if off is None else str(off),
+                str(budgets.ON_DEMAND_OFF),
+                _verdict(off.middle if off else None, budgets.ON_DEMAND_OFF),
+                _milliseconds(seconds(c, ON)),
+                "failed" if on is None else str(on),
+                _times(always.middle if always else None),
+            )
+        )
+    columns = ("model", "rules", "batch", "original", "off", "off ratio", "budget", "met")
+    return Table("On demand", (*columns, "on", "on ratio", "ratio without --on-demand"), rows)
+
+
+def memory_table(results: Results) -> Table:
+    """Peak memory of the process above that after imports, loading included."""
+    rows = []
+    for row in _contests(results):
+        if row.on_demand:
+            continue
+        got, limit = peak_ratio(row.contest, CONVERTED), budgets.memory_budget(row.rules)
+        peer = next((name for name in (ZENNIT, TORCH) if name in row.contest.peaks), None)
+        rows.append(
+            (
+                row.model,
+                row.rules,
+                str(row.batch),
+                _megabytes(row.contest.peaks.get(ORIGINAL)),
+                _megabytes(row.contest.peaks.get(CONVERTED)),
+                _times(got),
+                _times(limit, 1),
+                _verdict(got, limit),
+                _megabytes(row.contest.peaks.get(peer)) if peer else "",
+            )
+        )
+    columns = ("model", "rules", "batch", "original MB", "converted MB", "ratio", "budget", "met", "peer MB")
+    return Table("Peak memory", columns, rows)
+
+
+def file_table(results: Results) -> Table:
+    """Growth of the file, and the conversion."""
+    rows = []
+    for name, c in results.conversions.items():
+        model, _, rules = name.partition(" ")
+        limit = budgets.growth_budget(c.original_bytes)
+        rows.append(
+            (
+                model,
+                rules,
+                f"{c.original_bytes / 1e6:.1f}",
+                f"{c.grown_bytes / 1e3:.0f}",
+                f"{100 * c.grown_bytes / c.original_bytes:.2f}",
+                f"{limit / 1e3:.0f}",
+                _verdict(c.grown_bytes, limit),
+                str(c.nodes),
+                _times(c.seconds),
+                _verdict(c.seconds, budgets.CONVERSION),
+                _megabytes(c.peak),
+            )
+        )
+    columns = ("model", "rules", "file MB", "growth kB", "growth %", "limit kB", "met", "nodes added")
+    return Table("File and conversion", (*columns, "seconds", f"under {budgets.CONVERSION:.0f} s", "peak MB"), rows)
+
+
+def tables(results: Results) -> list[Table]:
+    """All tables that have rows."""
+    made = (time_table(results), on_demand_table(results), memory_table(results), file_table(results))
+    return [table for table in made if table.rows]
+
+
+def verdicts(table: Table) -> tuple[int, int]:
+    """How many budgets of a table are met, and how many there are."""
+    cells = [cell for row in table.rows for cell in row if cell in ("yes", "NO")]
+    return cells.count("yes"), len(cells)
+
+
+def summary(results: Results) -> str:
+    """One line: budgets met per table."""
+    counts = [(table.title.lower(), *verdicts(table)) for table in tables(results)]
+    return "Budgets met: " + ", ".join(f"{title} {kept} of {all_}" for title, kept, all_ in counts if all_) + "."
+
+
+def problems(results: Results) -> list[str]:
+    """What could not be measured, and why."""
+    found = [f"{name}: {reason}" for name, reason in results.skipped.items()]
+    for name, contest in results.contests.items():
+        found += [f"{name}, {who}: {reason}" for who, reason in contest.failed.items()]
+    return found
+
+
+def _markdown_table(table: Table) -> list[str]:
+    rule = [":--" if column in table.left else "--:" for column in table.columns]
+    rows = [table.columns, rule, *table.rows]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+
+
+def markdown(measured: Sequence[Results]) -> str:
+    """The page; one section per machine and provider."""
+    lines = ["# Benchmarks", "", "Written by `tools/bench.py`; do not edit.", "", _HOW, ""]
+    for results in measured:
+        machine, settings = results.machine, results.settings
+        place = machine.get("GPU") or machine["processor"]
+        lines += [f"## {machine['provider'].upper()}: {place}", ""]
+        lines += [f"* {key}: {value}" for key, value in {**machine, **settings}.items()]
+        lines += ["", summary(results), ""]
+        for table in tables(results):
+            lines += [f"### {table.title}", "", *_markdown_table(table), ""]
+        found = problems(results)
+        if found:
+            lines += ["### Not measured", "", *[f"* {line}" for line in found], ""]
+    return "\n".join(lines)
+
+
+def show(results: Results, console: Console) -> None:
+    """The tables on the screen, broken budgets in red."""
+    for table in tables(results):
+        rich = RichTable(box=SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False)
+        for column in table.columns:
+            rich.add_column(column, justify="left" if column in table.left else "right")
+        for row in table.rows:
+            rich.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+        console.print(rich)
+    for line in problems(results):
+        console.print(Text(f"not measured: {line}", style="yellow"))
+    console.print(summary(results))
+
+
+def _style(cell: str) -> str:
+    return {"yes": "green", "NO": "bold red", "failed": "bold red"}.get(cell, "")
