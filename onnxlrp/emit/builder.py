@@ -277,6 +277,10 @@ class Builder:
     def where(self, condition: str, a: str, b: str) -> str:
         return self.op("Where", condition, a, b)
 
+    def mask(self, condition: str, a: str) -> str:
+        """`a` where the condition holds, zero elsewhere; on CPU faster than Where, for finite `a`."""
+        return self.mul(a, self.op("Cast", condition, to=self.dtype(a)))
+
     def is_positive(self, a: str) -> str:
         return self.op("Greater", a, self.scalar(0.0, a))
 

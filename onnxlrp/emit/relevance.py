@@ -33,7 +33,7 @@ class Relevance:
         if self.base == tensor:
             return self.value
         if self.base is not None and facts.stands_in(self.base, tensor):
-            return b.where(b.is_positive(self.base), self.value, b.scalar(0.0, self.value))
+            return b.mask(b.is_positive(self.base), self.value)
         zero = b.op("Equal", tensor, b.scalar(0.0, tensor))
         safe = b.where(zero, b.scalar(1.0, tensor), tensor)
         return b.where(zero, b.scalar(0.0, self.value), b.div(self.as_map(b), safe))

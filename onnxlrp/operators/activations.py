@@ -26,7 +26,7 @@ def _masked(op: str, formula: str, keep: Derivative) -> None:
     @register(op, "activation", "passes relevance through (rule of the table)", formula)
     def describe(at: Situation) -> Elementwise:
         x, y = at.node.inputs[0], at.y
-        return Elementwise(x, y, lambda b, g: b.where(keep(b, x, y, at), g, b.scalar(0.0, g)))
+        return Elementwise(x, y, lambda b, g: b.mask(keep(b, x, y, at), g))
 
 
 def _constant(b: Builder, value: float, like: str) -> str:
@@ -167,11 +167,10 @@ def clip(at: Situation) -> Elementwise | Refusal:
     low, high = at.node.input(1), at.node.input(2)
 
     def gradient(b: Builder, g: str) -> str:
-        zero = b.scalar(0.0, g)
         if low:
-            g = b.where(b.op("Greater", x, low), g, zero)
+            g = b.mask(b.op("Greater", x, low), g)
         if high:
-            g = b.where(b.op("Less", x, high), g, zero)
+            g = b.mask(b.op("Less", x, high), g)
         return g
 
     return Elementwise(x, y, gradient)

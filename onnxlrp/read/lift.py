@@ -7,7 +7,7 @@ Therefore only what it really changed (nodes, new constants) is taken over into 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import onnx
 from onnx import helper, numpy_helper, version_converter
@@ -60,13 +60,13 @@ def lift(model: onnx.ModelProto, opset: int = TARGET_OPSET) -> onnx.ModelProto:
     result = stripped.light
     structure.import_domains(result)
     names.set_aside(result.graph)
-    before = repair.Before.of(result, default_opset(model.opset_import) or 0)
+    before = default_opset(model.opset_import) or 0
     try:
         converted = version_converter.convert_version(result, opset)
-        _take_over(result.graph, converted.graph, before)
+        _take_over(result.graph, converted.graph, repair.Before.of(result, converted, before))
     except Exception as error:  # the C++ code raises many unrelated classes
         raise ModelReadError(
-            f"the model uses opset {before.opset} and cannot be lifted to opset {opset}: {one_line(error)}; "
+            f"the model uses opset {before} and cannot be lifted to opset {opset}: {one_line(error)}; "
             f"export it again with opset {OLDEST_OPSET} or newer"
         ) from error
     names.bring_back(result.graph)
@@ -86,10 +86,11 @@ def _take_over(graph: onnx.GraphProto, converted: onnx.GraphProto, before: repai
     the same.
     """
     originals = {node.output[0]: node for node in graph.node if node.output}
+    named = {node.name for node in converted.node}
     nodes = []
     for node in converted.node:
         original = originals.get(next(iter(node.output), ""))
-        nodes.append(node if original is None else _reconcile(original, node, before))
+        nodes.append(node if original is None else _reconcile(original, node, before, named))
     nodes = repair.unflatten(nodes, originals, before)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -101,15 +102,21 @@ def _take_over(graph: onnx.GraphProto, converted: onnx.GraphProto, before: repai
             own[tensor.name].CopyFrom(tensor)
 
 
-def _reconcile(original: onnx.NodeProto, lifted: onnx.NodeProto, before: repair.Before) -> onnx.NodeProto:
+def _reconcile(
+    original: onnx.NodeProto, lifted: onnx.NodeProto, before: repair.Before, named: Container[str]
+) -> onnx.NodeProto:
     """The `original` where it means the same in both versions, else `lifted`, repaired, with its name and
     metadata.
+
+    named: the node names that the converter kept; where it made several nodes of one, another may bear the
+        name.
     """
     if not original.domain:
         repair.repair_node(original, lifted, before)
     if _contents(original) == _contents(lifted):
         return original
-    lifted.name = original.name or lifted.name
+    if original.name not in named:
+        lifted.name = original.name
     lifted.doc_string = original.doc_string
     lifted.metadata_props.extend(original.metadata_props)
     bodies = {a.name: a.g for a in original.attribute if a.HasField("g")}

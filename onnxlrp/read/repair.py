@@ -37,9 +37,13 @@ class Before:
     constants: Mapping[str, onnx.TensorProto]
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, opset: int) -> Before:
-        """`opset` is that of the standard operators in `model`."""
-        types = shapes.infer(model) if opset < _AXIS_OPSET else {}
+    def of(cls, model: onnx.ModelProto, converted: onnx.ModelProto, opset: int) -> Before:
+        """`opset` is that of the standard operators in `model`.
+
+        The types come from `converted`, where all names still are: shape inference sees more in recent
+        opsets.
+        """
+        types = shapes.infer(converted) if opset < _AXIS_OPSET else {}
         return cls(opset, types, dict(_constants(model.graph)))
 
 

@@ -71,14 +71,10 @@ def strip(model: onnx.ModelProto, threshold: int = HEAVY) -> Stripped:
 
 
 def restore(model: onnx.ModelProto, heavy: Mapping[str, TensorProto]) -> None:
-    """Put, in place, the tensors of `heavy` back wherever `model` refers to them, under the name they have
-    there.
-    """
+    """Put, in place, the tensors of `heavy` back wherever `model` refers to them."""
     for tensor in tensors(model):
         if is_external(tensor) and tensor.external_data[0].value in heavy:
-            name = tensor.name
             tensor.CopyFrom(heavy[tensor.external_data[0].value])
-            tensor.name = name
 
 
 def _copy_fields(source: Any, target: Any, leave_out: str) -> None:

@@ -158,7 +158,7 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
     if op.bias is not None and not _uses_bias(op, p):
         s = _divide(ctx, r, b.sub(z, _on_output(b, op, op.bias(b))), p)
     elif r.base == z and not size:
-        s = b.where(b.is_positive(z), r.value, b.scalar(0.0, z)) if z != op.y else r.value
+        s = b.mask(b.is_positive(z), r.value) if z != op.y else r.value
     elif r.base == z and p.get("stabiliser", "sign") == "sign":
         magnitude = z if ctx.facts.nonnegative(z) else b.op("Abs", z)
         s = b.div(b.mul(r.value, magnitude), b.add(magnitude, b.scalar(size, z)))

@@ -222,6 +222,10 @@ class TestTooLargeForOneFile:
             TensorProto.EXTERNAL,
             TensorProto.DEFAULT,
         ]
+        for tensor in (written.graph.initializer[0], written.graph.node[1].attribute[0].t):
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            assert entries["location"] == "o.onnx.data"
+            assert int(entries["offset"]) % 4096 == 0  # so that it can be mapped into memory
         np.testing.assert_array_equal(result_of(out), WEIGHTS * 11 + 1)
 
     def test_again_over_the_older_one(self, tmp_path: Path) -> None:
@@ -282,14 +286,14 @@ class TestFailureInTheMiddle:
         before = state(tmp_path)
         count = 0
 
-        def failing(original: object):  # type: ignore[no-untyped-def]
+        def failing(original: object):
             def call(*args: object, **options: object) -> object:
                 nonlocal count
                 count += args[1:2] == ("xb",) or step != "open"
                 if count == when:
                     count += 1
                     raise failure
-                return original(*args, **options)  # type: ignore[operator]
+                return original(*args, **options)
 
             return call
 

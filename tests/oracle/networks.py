@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from zennit.canonizers import AttributeCanonizer, Canonizer, SequentialMergeBatchNorm
 from zennit.layer import Sum
-from zennit.torchvision import ResNetCanonizer, VGGCanonizer
+from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 
 SIZE = 64
 
@@ -82,6 +82,19 @@ def randomise(model: nn.Module, size: int = SIZE) -> nn.Module:
     return model.eval()
 
 
+class _ExactMerge(SequentialMergeBatchNorm):
+    """zennit's merge of BatchNorm leaves its epsilon behind, a factor 1 / sqrt(1 + epsilon) per layer: not so here."""
+
+    def register(self, linears: Any, batch_norm: Any) -> None:
+        super().register(linears, batch_norm)
+        self.epsilon = batch_norm.eps
+        batch_norm.eps = 0.0
+
+    def remove(self) -> None:
+        super().remove()
+        self.batch_norm.eps = self.epsilon
+
+
 class _ResidualCanonizer(AttributeCanonizer):
     """The addition in an inverted residual block becomes a Sum module, to which a rule can be attached."""
 
@@ -119,10 +132,10 @@ class _PoolCanonizer(AttributeCanonizer):
 def canonizers(name: str) -> list[Canonizer]:
     """What zennit must do to the network before its composites are right."""
     if name.startswith("resnet"):
-        return [ResNetCanonizer()]
+        return [_ExactMerge(), ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
     if name.startswith("mobilenet"):
-        return [SequentialMergeBatchNorm(), _ResidualCanonizer(), _PoolCanonizer()]
-    return [VGGCanonizer()]
+        return [_ExactMerge(), _ResidualCanonizer(), _PoolCanonizer()]
+    return [_ExactMerge()]
 
 
 def export(

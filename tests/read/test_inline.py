@@ -78,6 +78,16 @@ class TestFunctions:
         assert [(entry.domain, entry.version) for entry in result.opset_import] == [("", 18), ("f", 1)]
         assert_same_results(straight, result)
 
+    def test_of_older_opsets_know_the_shapes_around_them(self) -> None:
+        """Otherwise a Softmax over the last axis would be wrapped into Flatten and Reshape."""
+        model = parsed("""<ir_version: 8, opset_import: ["" : 18, "f" : 1]>
+            g (float[N,3] x) => (float[N,3] y) { a = Neg(x)  y = f.head(a) }
+            <domain: "f", opset_import: ["" : 11]> head (a) => (b) { b = Softmax(a) }""")
+        result = prepared(model).model
+        assert [node.op_type for node in result.graph.node] == ["Neg", "Softmax"]
+        assert not result.graph.value_info
+        assert_same_results(model, result)
+
     def test_large_weights_pass_by(self) -> None:
         model = parsed(self.MODEL.replace("com.other.Gelu", "Exp"))
         weight = numpy_helper.from_array(np.arange(2**16, dtype=np.float32), "w")

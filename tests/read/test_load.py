@@ -45,7 +45,7 @@ def put(folder: Path, model: onnx.ModelProto, name: str = "m.onnx") -> Path:
 def refusal(model: object, **options: object) -> str:
     """The message of the ModelReadError that loading `model` raises: one line."""
     with pytest.raises(ModelReadError) as caught:
-        load(model, **options)  # type: ignore[arg-type]
+        load(model, **options)
     message = str(caught.value)
     assert "\n" not in message
     assert caught.value.exit_code == 3
@@ -74,7 +74,7 @@ class TestWhatIsAccepted:
 
     def test_anything_else_is_wrong_usage(self) -> None:
         with pytest.raises(UsageError, match="not int"):
-            load(7)  # type: ignore[arg-type]
+            load(7)
 
 
 class TestFilesThatAreNoModels:
@@ -228,7 +228,7 @@ class TestExternalData:
     @pytest.mark.parametrize("entries", [{"offset": -1}, {"length": -4}, {"offset": "x"}, {"location": ""}])
     def test_senseless_entries(self, entries: dict[str, object], tmp_path: Path) -> None:
         (tmp_path / "w.data").write_bytes(WEIGHTS.tobytes())
-        assert "no valid location" in refusal(put(tmp_path, referring(**entries)))  # type: ignore[arg-type]
+        assert "no valid location" in refusal(put(tmp_path, referring(**entries)))
 
     def test_in_attributes_and_subgraphs_too(self, tmp_path: Path) -> None:
         constant = onnx.helper.make_node("Constant", [], ["c"], value=referring().graph.initializer[0])

@@ -1,1 +1,1 @@
-"""What `tools/bench.py` is made of: models, the processes that are timed, results, and the page they become."""
+"""What `tools/bench.py` is made of: models, the processes that are timed, results, and their page."""

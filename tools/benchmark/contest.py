@@ -14,7 +14,7 @@ from benchmark.results import Contest
 
 #: A run that takes longer than this is not preceded by an untimed one in every turn.
 _LONG = 1.0
-#: Threads of a runtime go on looking for work for a while after a run; they must be asleep when the next one begins.
+#: Threads of a runtime look for work for a while after a run; they must be asleep when the next one begins.
 _PAUSE = 0.05
 
 

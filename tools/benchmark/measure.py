@@ -109,7 +109,8 @@ def run(choice: Choice, results: Results, path: Path, watcher: Watcher) -> Resul
             results = results.with_skipped(name, str(error))
             watcher.step(_steps(choice) // len(choice.models))
         else:
-            for results in _model(choice, model, results, watcher):
+            for newer in _model(choice, model, results, watcher):
+                results = newer
                 write(path, results)
     write(path, results)
     return results
@@ -129,7 +130,8 @@ def _model(choice: Choice, model: Model, results: Results, watcher: Watcher) -> 
     for case in cases:
         out = choice.cache / f"{case.name.replace(' ', '-').replace('/', '-')}.lrp.onnx"
         try:
-            for results in _case(choice, case, digest, out, results, watcher):
+            for newer in _case(choice, case, digest, out, results, watcher):
+                results = newer
                 yield results
         finally:
             out.unlink(missing_ok=True)
@@ -155,7 +157,9 @@ def _case(
     for batch in choice.batches:
         name = contest_name(case.model.name, case.rules, batch, case.on_demand)
         participants = _participants(choice, case, out, batch)
-        key = _key(conversion.digest, *(f"{p.name} {sorted(p.opening.items())}" for p in participants), choice.rounds)
+        key = _key(
+            conversion.digest, *(f"{p.name} {sorted(p.opening.items())}" for p in participants), choice.rounds
+        )
         known = results.contests.get(name)
         if case.model.batch not in (None, batch) or (known is not None and known.key == key):
             watcher.step(rounds)
@@ -188,7 +192,12 @@ def _convert(case: Case, key: str, out: Path) -> Conversion:
 
 
 def _participants(choice: Choice, case: Case, out: Path, batch: int) -> list[Participant]:
-    common: dict[str, Any] = {"kind": "onnx", "provider": choice.provider, "threads": choice.threads, "batch": batch}
+    common: dict[str, Any] = {
+        "kind": "onnx",
+        "provider": choice.provider,
+        "threads": choice.threads,
+        "batch": batch,
+    }
     original = Participant(ORIGINAL, {**common, "path": str(case.model.path)})
     if case.on_demand:
         switched = [

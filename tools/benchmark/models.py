@@ -69,8 +69,8 @@ def _export(name: str, path: Path, exporter: str) -> None:
     missing = [package for package in ("torch", "torchvision", "onnxscript") if find_spec(package) is None]
     if missing:
         raise ModelError(
-            f"{', '.join(missing)} not installed, so it cannot be exported; pip install '.[oracle]', or put the"
-            f" exported file into {path.parent}"
+            f"{', '.join(missing)} not installed, so it cannot be exported; pip install '.[oracle]', or"
+            f" put the exported file into {path.parent}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,7 +1,8 @@
-"""torchvision networks with random weights, and their export to ONNX. Needs torch, torchvision and onnxscript."""
+"""torchvision networks with random weights, and their export. Needs torch, torchvision and onnxscript."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,22 @@ import torch
 from torch import nn
 
 SIZE = 224
+#: Declarations hold as long as their library lives.
+_declared: list[Any] = []
 
 
 def torchvision_models() -> Any:
     """The module torchvision.models, also where its compiled operators do not fit the installed torch."""
     try:
-        import torchvision
+        return import_module("torchvision.models")
     except RuntimeError:
         # The operators are not used here; they only have to be declared for the import to work.
-        library = torch.library.Library("torchvision", "DEF")
+        registry: Any = torch.library
+        library = registry.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return torchvision.models
+        _declared.append(library)
+        return import_module("torchvision.models")
 
 
 def build(name: str, seed: int = 0) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -54,20 +55,21 @@ def explainer(network: str, rules: str, data: np.ndarray[Any, Any], threads: int
 
 def _composite(network: str, rules: str) -> Any:
     torchvision_models()  # zennit imports torchvision itself
-    from zennit import composites, rules as zennit_rules, types
+    composites, types, rules_module = (
+        import_module(f"zennit.{module}") for module in ("composites", "types", "rules")
+    )
 
     canonizers = _canonizers(network)
     name = COMPOSITES[rules]
     if name == "epsilon":
-        layers = [*composites.layer_map_base(), (types.Linear, zennit_rules.Epsilon())]
+        layers = [*composites.layer_map_base(), (types.Linear, rules_module.Epsilon())]
         return composites.LayerMapComposite(layers, canonizers=canonizers)
     bounds = {"low": LOW, "high": HIGH} if name == "EpsilonGammaBox" else {}
     return getattr(composites, name)(canonizers=canonizers, **bounds)
 
 
 def _canonizers(network: str) -> list[Any]:
-    from zennit import canonizers, torchvision
-
+    canonizers, torchvision = (import_module(f"zennit.{module}") for module in ("canonizers", "torchvision"))
     if network.startswith("vgg"):
         return [torchvision.VGGCanonizer()]
     if network.startswith(("resnet", "resnext", "wide_resnet")):

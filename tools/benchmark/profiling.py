@@ -1,4 +1,4 @@
-"""Where a model's time goes: onnxruntime's profile, summed by operator, relevance part apart from forward part."""
+"""Where a model's time goes: onnxruntime's profile, summed by operator, the relevance part for itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import onnx
@@ -35,9 +36,6 @@ def profile(path: Path, provider: str, threads: int, batch: int) -> list[Spent]:
     """Runs the model with onnxruntime's profiling; the most expensive first."""
     import onnxruntime as ort
 
-    from onnxlrp.run.session import open_session
-
-    open_session(path, threads=1)  # a model that cannot be loaded is refused with a good message
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -46,37 +44,56 @@ def profile(path: Path, provider: str, threads: int, batch: int) -> list[Spent]:
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
         session = ort.InferenceSession(
-            str(path), options, providers=[{"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[provider]]
+            str(path),
+            options,
+            providers=[{"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[provider]],
         )
         feeds = {i.name: data_for(i.shape, i.type, batch) for i in session.get_inputs()}
         feeds.update({name: value | True for name, value in feeds.items() if name == SWITCH})
         for _ in range(_WARM + _RUNS):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        parts = parts_of(onnx.load(Path(folder) / "optimised.onnx", load_external_data=False).graph)
-    return summed(events, parts)
+        labels = labels_of(onnx.load(Path(folder) / "optimised.onnx", load_external_data=False).graph)
+    return summed(events, labels)
 
 
-def parts_of(graph: onnx.GraphProto) -> Mapping[str, str]:
-    """Part of each node by its name.
+def labels_of(graph: onnx.GraphProto) -> Mapping[str, tuple[str, str]]:
+    """Part and operator of each node by its name.
 
-    A node that the runtime added (a change of memory layout) belongs to the relevance part where only that reads it.
+    A node that the runtime added (a change of memory layout) belongs to the relevance part where only that
+    reads it.
     """
     by_input: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
             by_input[name].append(node)
-    parts: dict[str, str] = {}
+    labels: dict[str, tuple[str, str]] = {}
     for node in reversed(graph.node):
         named = node.name.startswith(_PREFIX) or any(o.startswith(_PREFIX) for o in node.output)
-        readers = [parts[r.name] for o in node.output for r in by_input[o] if r.name in parts]
+        readers = [labels[r.name][0] for o in node.output for r in by_input[o] if r.name in labels]
         added = node.op_type.startswith("Reorder")
         behind = added and bool(readers) and all(part == RELEVANCE for part in readers)
-        parts[node.name] = RELEVANCE if named or behind else FORWARD
-    return parts
+        labels[node.name] = (RELEVANCE if named or behind else FORWARD, operator_of(node))
+    return labels
 
 
-def summed(events: Sequence[Mapping[str, Any]], parts: Mapping[str, str], runs: int = _WARM + _RUNS) -> list[Spent]:
+def operator_of(node: onnx.NodeProto) -> str:
+    """The operator; of a convolution also what makes it expensive or cheap."""
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    name = f"{node.domain.rpartition('.')[2]}.{node.op_type}" if node.domain else node.op_type
+    if not node.op_type.endswith(("Conv", "ConvTranspose")) or not given.get("kernel_shape"):
+        return name
+    words = [name, "x".join(map(str, given["kernel_shape"]))]
+    if given.get("group", 1) > 1:
+        words.append("grouped")
+    if set(given.get("strides", [1])) != {1}:
+        words.append("strided")
+    return " ".join(words)
+
+
+def summed(
+    events: Sequence[Mapping[str, Any]], labels: Mapping[str, tuple[str, str]], runs: int = _WARM + _RUNS
+) -> list[Spent]:
     """Time per run by part and operator, from the runtime's trace events (durations in microseconds).
 
     The median over the runs of each node counts, so that the first runs do not.
@@ -85,20 +102,14 @@ def summed(events: Sequence[Mapping[str, Any]], parts: Mapping[str, str], runs: 
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             node = event["name"].removesuffix("_kernel_time")
-            times[node, _operator(node, event["args"])].append(event["dur"] / 1e6)
+            times[node, event["args"]["op_name"]].append(event["dur"] / 1e6)
     total: dict[tuple[str, str], list[float]] = defaultdict(list)
     for (node, operator), durations in times.items():
-        middle = sorted(durations)[len(durations) // 2]
+        unknown = (RELEVANCE if node.startswith(_PREFIX) else FORWARD, operator)
         # A node that runs several times in a run (in a loop) counts that often.
-        part = parts.get(node, RELEVANCE if node.startswith(_PREFIX) else FORWARD)
-        total[part, operator].append(middle * max(len(durations) // runs, 1))
+        total[labels.get(node, unknown)].append(median(durations) * max(len(durations) // runs, 1))
     spent = [Spent(part, operator, sum(each), len(each)) for (part, operator), each in total.items()]
     return sorted(spent, key=lambda s: -s.seconds)
-
-
-def _operator(node: str, arguments: Mapping[str, Any]) -> str:
-    """The operator, with what makes a convolution expensive or cheap where the trace tells it."""
-    return str(arguments["op_name"])
 
 
 def table(spent: Sequence[Spent], title: str, most: int = 20) -> Table:

@@ -28,17 +28,20 @@ from benchmark.results import (
 from benchmark.store import Results
 
 _HOW = """\
-Each row is a contest: the original model, the converted one and, where there is one, the peer are loaded by a process each
-(threads of several runtimes in one process disturb one another) and take turns on the same input, with the same number
-of threads. A turn is one untimed run, then timed ones; its median counts. Before it there is a pause, so that the threads of the
-one before sleep. *ratio* is converted / original: the median of the ratios round by round, in brackets the smallest and the largest.
-*counted* is the same from multiply-adds alone. Times are medians over rounds, in milliseconds.
+Each row of the first tables is a contest: the original model, the converted one and, where there is one,
+the peer are loaded by a process each (threads of several runtimes in one process disturb one another) and
+take turns on the same input, with the same number of threads. A turn is one untimed run and then timed
+ones, whose median counts; before it there is a pause in which the threads of the last one fall asleep.
+Times are medians over the turns, in milliseconds. *ratio* is converted / original: the median of the ratios
+round by round, in brackets the smallest and the largest. *counted* is the same from multiply-adds alone.
 
-The networks are torchvision's with random weights (of BatchNorm: scales, shifts and statistics too), 224 x 224 pixels, exported with
-a dynamic batch; `mobilenetv2-7` is the trained one of the ONNX model zoo, with a fixed batch of 1. The target is the most likely class.
-zennit gets the composite of the same name (for `epsilon`: epsilon in all linear layers) with the canonizers that the network needs; it
-has none for DenseNet, so that there only its time compares, not its result. `gradient-x-input` has PyTorch's plain forward pass and
-gradient beside it. Slow peers take part in fewer rounds."""
+The networks are torchvision's with random weights (of BatchNorm: scales, shifts and statistics too), 224 x
+224 pixels, exported with a dynamic batch; `mobilenetv2-7` is the trained one of the ONNX model zoo, with a
+fixed batch of 1. The target is the most likely class. zennit gets the composite of the same name (for
+`epsilon`: epsilon in all linear layers) with the canonizers that the network needs; it has none for
+DenseNet and for the gates of EfficientNet, so that there only its time compares, not its result. `gradient-
+x-input` has PyTorch's plain forward pass and gradient beside it. Slow peers take part in fewer rounds. Peak
+memory is that of the process, loading included, above that after imports."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,9 @@ def file_table(results: Results) -> Table:
             )
         )
     columns = ("model", "rules", "file MB", "growth kB", "growth %", "limit kB", "met", "nodes added")
-    return Table("File and conversion", (*columns, "seconds", f"under {budgets.CONVERSION:.0f} s", "peak MB"), rows)
+    return Table(
+        "File and conversion", (*columns, "seconds", f"under {budgets.CONVERSION:.0f} s", "peak MB"), rows
+    )
 
 
 def tables(results: Results) -> list[Table]:
@@ -219,7 +224,9 @@ def verdicts(table: Table) -> tuple[int, int]:
 def summary(results: Results) -> str:
     """One line: budgets met per table."""
     counts = [(table.title.lower(), *verdicts(table)) for table in tables(results)]
-    return "Budgets met: " + ", ".join(f"{title} {kept} of {all_}" for title, kept, all_ in counts if all_) + "."
+    return (
+        "Budgets met: " + ", ".join(f"{title} {kept} of {all_}" for title, kept, all_ in counts if all_) + "."
+    )
 
 
 def problems(results: Results) -> list[str]:
@@ -256,15 +263,20 @@ def markdown(measured: Sequence[Results]) -> str:
 def show(results: Results, console: Console) -> None:
     """The tables on the screen, broken budgets in red."""
     for table in tables(results):
-        rich = RichTable(box=SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False)
-        for column in table.columns:
-            rich.add_column(column, justify="left" if column in table.left else "right")
-        for row in table.rows:
-            rich.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-        console.print(rich)
+        print_table(table, console)
     for line in problems(results):
         console.print(Text(f"not measured: {line}", style="yellow"))
     console.print(summary(results))
+
+
+def print_table(table: Table, console: Console) -> None:
+    """One table on the screen."""
+    rich = RichTable(box=SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False)
+    for column in table.columns:
+        rich.add_column(column, justify="left" if column in table.left else "right")
+    for row in table.rows:
+        rich.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    console.print(rich)
 
 
 def _style(cell: str) -> str:

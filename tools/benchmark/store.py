@@ -1,4 +1,4 @@
-"""Results in a JSON file that is rewritten after every measurement, so that a run that was cut off can go on."""
+"""Results in a JSON file, rewritten after every measurement, so that a run that was cut off can go on."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def resume(path: Path, machine: Mapping[str, str], fresh: bool) -> Results:
     if fresh or not path.exists():
         return Results(machine)
     earlier = read(path)
-    other = sorted(key for key in {*machine, *earlier.machine} if machine.get(key) != earlier.machine.get(key))
+    other = sorted(
+        key for key in {*machine, *earlier.machine} if machine.get(key) != earlier.machine.get(key)
+    )
     if other:
         raise StoreError(
             f"{path} was measured elsewhere (other {', '.join(other)}); use --fresh or another --results"

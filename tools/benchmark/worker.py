@@ -1,7 +1,7 @@
 """The process in which one program is opened and timed, or one model converted or exported.
 
-It reads requests from standard input, one JSON object per line, and answers each with one line on standard output.
-Everything else that is printed goes to standard error. It ends when standard input does.
+It reads requests from standard input, one JSON object per line, and answers each with one line on standard
+output. Everything else that is printed goes to standard error. It ends when standard input does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -122,6 +123,14 @@ def export(asked: Request) -> Mapping[str, Any]:
     return {}
 
 
+def profile(asked: Request) -> Mapping[str, Any]:
+    """Profiles "path" on "provider" with "threads" and "batch"."""
+    from benchmark import profiling
+
+    spent = profiling.profile(Path(asked["path"]), asked["provider"], asked["threads"], asked["batch"])
+    return {"spent": [asdict(each) for each in spent]}
+
+
 class Worker:
     """Answers requests; holds the opened program between them."""
 
@@ -131,7 +140,13 @@ class Worker:
 
     def answer(self, asked: Request) -> Mapping[str, Any]:
         """One request; its "do" says which."""
-        actions = {"open": self._open, "turn": self._turn, "convert": convert, "export": export}
+        actions = {
+            "open": self._open,
+            "turn": self._turn,
+            "convert": convert,
+            "export": export,
+            "profile": profile,
+        }
         return actions[asked["do"]](asked)
 
     def _open(self, asked: Request) -> Mapping[str, Any]:
