@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from onnxlrp.check import metadata
 from onnxlrp.emit import assemble
+from onnxlrp.emit.again import compute_again
 from onnxlrp.emit.assemble import Output
 from onnxlrp.emit.backward import Walked, as_output, walk
 from onnxlrp.emit.builder import PREFIX, Builder, Emitted
@@ -242,7 +243,8 @@ def _emit(
     if request.on_demand:
         fixed_names = {n.name for n in used if not varying.intersection(n.outputs)}
         fixed = [n for n in nodes if n.name in fixed_names]
-        wrapped, switch = assemble.on_demand(b, [n for n in nodes if n.name not in fixed_names], outputs)
+        inner = compute_again([n for n in nodes if n.name not in fixed_names], graph, facts)
+        wrapped, switch = assemble.on_demand(b, inner, outputs)
         nodes = [*fixed, *wrapped]
         inputs.append(switch)
     values = [

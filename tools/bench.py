@@ -162,7 +162,7 @@ def bench(
         rules=rules or RULES,
         batches=batches,
         on_demand=None if on_demand == "-" else on_demand,
-        peer=not no_peer and provider == "cpu" and measure.peers_installed(),
+        peer=not no_peer and measure.peers_installed(),
         provider=provider,
         threads=threads,
         exporter=exporter,
@@ -185,11 +185,12 @@ def bench(
     except store.StoreError as error:
         raise click.UsageError(str(error)) from None
     measured = known if report_only else _measure(choice, known, path)
+    measured = measured.current()
     report.show(measured, Console())
     page = output or (None if quick else machine.REPOSITORY / "docs" / "BENCHMARKS.md")
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(report.markdown([measured, *added]), encoding="utf-8")
+        page.write_text(report.markdown([measured, *(other.current() for other in added)]), encoding="utf-8")
         click.echo(f"written: {page}")
     click.echo(f"results: {path}")
     if not measured.contests:
@@ -215,6 +216,7 @@ def _measure(choice: measure.Choice, known: store.Results, path: Path) -> store.
         "rounds": f"{choice.rounds.number}, {choice.rounds.slow} for slow peers",
         "turn": f"about {choice.rounds.seconds} s",
         "exporter": choice.exporter,
+        "source": machine.source_digest(),
     }
     columns = (
         TextColumn("{task.description}"),

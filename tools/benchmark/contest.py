@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Protocol
 
@@ -49,22 +49,24 @@ class Rounds:
     most: int = 40
 
 
-def hold(key: str, participants: Sequence[Participant], rounds: Rounds, step: Callable[[], None]) -> Contest:
+def hold(
+    key: str, digest: str, participants: Sequence[Participant], rounds: Rounds, step: Callable[[], None]
+) -> Contest:
     """Measures; one that cannot run is left out and its reason kept. `step` is called after every round."""
     with ExitStack() as stack:
         processes = {p.name: stack.enter_context(Process()) for p in participants}
-        return take_turns(key, participants, processes, rounds, step)
+        return take_turns(Contest(key, digest, {}), participants, processes, rounds, step)
 
 
 def take_turns(
-    key: str,
+    empty: Contest,
     participants: Sequence[Participant],
     processes: Mapping[str, Answering],
     rounds: Rounds,
     step: Callable[[], None],
     pause: float = _PAUSE,
 ) -> Contest:
-    """As `hold`, with processes that are there already."""
+    """As `hold`, with processes that are there already; what is measured is put into `empty`."""
     turns: dict[str, list[float]] = {}
     peaks: dict[str, int] = {}
     failed: dict[str, str] = {}
@@ -97,4 +99,4 @@ def take_turns(
                 turns.setdefault(p.name, []).append(last[p.name])
                 peaks[p.name] = got["peak"]
         step()
-    return Contest(key, turns, peaks, failed)
+    return replace(empty, turns=turns, peaks=peaks, failed=failed)

@@ -72,7 +72,7 @@ def source_digest() -> str:
     package = REPOSITORY / "onnxlrp"
     for path in sorted([*package.rglob("*.py"), *package.rglob("*.toml")]):
         total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()
+    return total.hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:

@@ -26,7 +26,7 @@ from benchmark.results import (
 )
 from benchmark.store import Results, write
 
-#: Rule tables that zennit or PyTorch itself has too.
+#: Who else has a rule table; `default` is the same as epsilon-plus there and not measured twice.
 PEERS: Mapping[str, str] = {
     "gradient-x-input": TORCH,
     **dict.fromkeys(
@@ -141,12 +141,13 @@ def _case(
     choice: Choice, case: Case, digest: str, out: Path, results: Results, watcher: Watcher
 ) -> Iterator[Results]:
     watcher.now(f"{case.name}: converting")
-    key = _key(digest, source_digest())
+    source = source_digest()
+    key = _key(digest, source)
     rounds = choice.rounds.number
     conversion = results.conversions.get(case.name)
     if conversion is None or conversion.key != key:
         try:
-            conversion = _convert(case, key, out)
+            conversion = _convert(case, key, source, out)
         except WorkerError as error:
             watcher.step(1 + len(choice.batches) * rounds)
             yield results.with_skipped(case.name, str(error))
@@ -166,8 +167,9 @@ def _case(
             continue
         watcher.now(name)
         if not out.exists():
-            _convert(case, key, out)
-        results = results.with_contest(name, hold(key, participants, choice.rounds, watcher.step))
+            _convert(case, key, source, out)
+        held = hold(key, conversion.digest, participants, choice.rounds, watcher.step)
+        results = results.with_contest(name, held)
         yield results
 
 
@@ -175,12 +177,13 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _convert(case: Case, key: str, out: Path) -> Conversion:
+def _convert(case: Case, key: str, source: str, out: Path) -> Conversion:
     out.parent.mkdir(parents=True, exist_ok=True)
     asked = {"path": str(case.model.path), "out": str(out), "rules": case.rules}
     done = in_own_process("convert", **asked, on_demand=case.on_demand)
     return Conversion(
         key,
+        source,
         file_digest(out),
         done["seconds"],
         done["peak"],

@@ -30,25 +30,27 @@ COMPOSITES: Mapping[str, str] = {
 }
 
 
-def explainer(network: str, rules: str, data: np.ndarray[Any, Any], threads: int) -> Callable[[], object]:
+def explainer(
+    network: str, rules: str, data: np.ndarray[Any, Any], device: str, threads: int
+) -> Callable[[], object]:
     """A function that explains the most likely class of each sample once: forward pass and relevance pass.
 
-    The composite stays attached to the network between calls.
+    The composite stays attached to the network between calls. `device` is "cpu" or "cuda".
     """
     torch.set_num_threads(threads)
-    model = build(network)
+    model = build(network).to(device)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     if rules not in PLAIN:
         _composite(network, rules).register(model)
 
     def run() -> object:
-        x = torch.from_numpy(data).requires_grad_()
+        x = torch.from_numpy(data).to(device).requires_grad_()
         y = model(x)
         winner = y.detach().amax(dim=1, keepdim=True)
         seed = torch.where(y.detach() == winner, winner, 0.0)
         (relevance,) = torch.autograd.grad(y, x, seed)
-        return relevance.numpy()
+        return relevance.cpu().numpy()
 
     return run
 

@@ -15,6 +15,7 @@ class Conversion:
 
     Attributes:
         key: what it depends on; a later run with the same key need not repeat it.
+        source: what digest the package's source had.
         digest: sha256 of the converted file.
         cost: multiply-adds of the converted model as multiples of the original's, None where not countable.
         nodes: how many nodes were added.
@@ -22,6 +23,7 @@ class Conversion:
     """
 
     key: str
+    source: str
     digest: str
     seconds: float
     peak: int
@@ -37,12 +39,14 @@ class Contest:
 
     Attributes:
         key: what it depends on; a later run with the same key need not repeat it.
+        digest: sha256 of the converted file.
         turns: per participant the median time of one run in each of its turns.
         peaks: per participant the peak memory of its process above that after imports.
         failed: per participant that could not run, why.
     """
 
     key: str
+    digest: str
     turns: Mapping[str, Sequence[float]]
     peaks: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -97,3 +101,8 @@ def conversion_name(model: str, rules: str, on_demand: bool) -> str:
 def contest_name(model: str, rules: str, batch: int, on_demand: bool = False) -> str:
     """The name under which a contest is kept."""
     return f"{conversion_name(model, rules, on_demand)} batch {batch}"
+
+
+def case_of(contest: str) -> str:
+    """The name of the conversion that a contest is about."""
+    return contest.partition(" batch ")[0]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.results import Contest, Conversion
+from benchmark.results import Contest, Conversion, case_of
 
 FORMAT = 1
 
@@ -42,6 +42,14 @@ class Results:
 
     def with_skipped(self, name: str, reason: str) -> Results:
         return replace(self, skipped={**self.skipped, name: reason})
+
+    def current(self) -> Results:
+        """Without what belongs to another source of the package than the last run's."""
+        source = self.settings.get("source")
+        conversions = {name: c for name, c in self.conversions.items() if c.source == source}
+        digests = {name: c.digest for name, c in conversions.items()}
+        contests = {name: c for name, c in self.contests.items() if digests.get(case_of(name)) == c.digest}
+        return replace(self, conversions=conversions, contests=contests)
 
 
 def read(path: Path) -> Results:

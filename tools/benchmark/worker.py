@@ -69,11 +69,11 @@ def open_onnx(asked: Request) -> Callable[[], object]:
 
 
 def open_torch(asked: Request) -> Callable[[], object]:
-    """A run of a torchvision network in PyTorch: "network", "rules", "threads", "batch"."""
+    """A run of a torchvision network in PyTorch: "network", "rules", "provider", "threads", "batch"."""
     from benchmark import networks, peer
 
     data = data_for([0, 3, networks.SIZE, networks.SIZE], "float", asked["batch"])
-    return peer.explainer(asked["network"], asked["rules"], data, asked["threads"])
+    return peer.explainer(asked["network"], asked["rules"], data, asked["provider"], asked["threads"])
 
 
 def turn(run: Callable[[], object], seconds: float, most: int, warm: bool) -> list[float]:
