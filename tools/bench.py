@@ -193,7 +193,7 @@ def bench(
         page.write_text(report.markdown([measured, *(other.current() for other in added)]), encoding="utf-8")
         click.echo(f"written: {page}")
     click.echo(f"results: {path}")
-    if not measured.contests:
+    if not any(contest.turns for contest in measured.contests.values()):
         sys.exit(1)
 
 

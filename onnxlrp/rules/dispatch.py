@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Behaviour, Elementwise, Linear, Product, Scaling, Selection
-from onnxlrp.rules import first_layer, linear, other
-from onnxlrp.rules.linear import Contributions, Parameters
+from onnxlrp.rules import first_layer, linear, other, signed
+from onnxlrp.rules.recipe import Contributions, Parameters
 
 Given = Mapping[str, Relevance]
 _Single = Callable[[Context, Any, Relevance, Parameters], Contributions]
@@ -19,10 +19,10 @@ _LINEAR: Mapping[str, _Single] = {
     "z": linear.epsilon,
     "epsilon": linear.epsilon,
     "norm": linear.epsilon,
-    "z-plus": linear.z_plus,
-    "alpha-beta": linear.alpha_beta,
-    "gamma": linear.gamma,
-    "excitation": linear.excitation,
+    "z-plus": signed.z_plus,
+    "alpha-beta": signed.alpha_beta,
+    "gamma": signed.gamma,
+    "excitation": signed.excitation,
     "z-box": first_layer.z_box,
     "w-square": first_layer.w_square,
     "flat": first_layer.flat,
@@ -83,6 +83,13 @@ def carry_out(ctx: Context, rule: str, behaviour: Behaviour, given: Given, p: Pa
     """Emits one step: relevance of its outputs in, contributions to its inputs out."""
     if isinstance(behaviour, Selection):
         return _SELECTION[rule](ctx, behaviour, given, p)
-    single = {Linear: _LINEAR, Elementwise: _ELEMENTWISE, Product: _PRODUCT, Scaling: _SCALING}
-    table = cast(Mapping[str, _Single], single[type(behaviour)])  # type: ignore[index]
-    return table[rule](ctx, behaviour, given[behaviour.outputs[0]], p)
+    r = given[behaviour.outputs[0]]
+    if isinstance(behaviour, Linear):
+        return _LINEAR[rule](ctx, behaviour, r, p)
+    if isinstance(behaviour, Elementwise):
+        return _ELEMENTWISE[rule](ctx, behaviour, r, p)
+    if isinstance(behaviour, Product):
+        return _PRODUCT[rule](ctx, behaviour, r, p)
+    if isinstance(behaviour, Scaling):
+        return _SCALING[rule](ctx, behaviour, r, p)
+    raise LookupError(f"{behaviour} carries no relevance")

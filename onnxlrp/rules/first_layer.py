@@ -11,15 +11,15 @@ from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Linear, Map, Part, Term
-from onnxlrp.rules.linear import (
+from onnxlrp.rules.recipe import (
     Contributions,
     Parameters,
-    _bias,
-    _book_bias,
-    _divide,
-    _on_output,
-    _output,
-    _run,
+    bias_of,
+    book_bias,
+    divide,
+    on_output,
+    output_of,
+    run,
 )
 
 
@@ -44,15 +44,15 @@ def _even(
     b = ctx.b
     one = b.scalar(1.0, op.y)
     maps = [(t, _need(t.map.part(b, part))) for t in op.terms]
-    d = _run(b, op, [(m, _plane(b, op, t.x, one)) for t, m in maps], bias)
-    s = _divide(ctx, r, d, p, sign=1)
-    _book_bias(ctx, op, s, bias)
+    d = run(b, op, [(m, _plane(b, op, t.x, one)) for t, m in maps], bias)
+    s = divide(ctx, r, d, p, sign=1)
+    book_bias(ctx, op, s, bias)
     return [(t.x, Relevance(m.adjoint(b, s))) for t, m in maps]
 
 
 def w_square(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
     """d = sum_i w_ij^2 + b_j^2;  R_i = (W^2)^T s."""
-    return _even(ctx, op, r, p, "square", _bias(ctx.b, op, p, ctx.b.square))
+    return _even(ctx, op, r, p, "square", bias_of(ctx.b, op, p, ctx.b.square))
 
 
 def flat(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
@@ -77,8 +77,8 @@ def z_box(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contribution
     With W- = W - W+ that is (x - high) W^T s + (high - low) (W+)^T s: two transposes instead of three.
     """
     b = ctx.b
-    z = _output(ctx, op, r)
-    d = b.sub(z, _on_output(b, op, op.bias(b))) if op.bias is not None else z
+    z = output_of(ctx, op, r)
+    d = b.sub(z, on_output(b, op, op.bias(b))) if op.bias is not None else z
     bounds: list[tuple[Term, str, str, Map, Map]] = []
     for term in op.terms:
         low, high = _bound(b, p["low"], term.x), _bound(b, p["high"], term.x)
@@ -86,7 +86,7 @@ def z_box(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contribution
         d = b.sub(d, plus.forward(b, _plane(b, op, term.x, low), None))
         d = b.sub(d, minus.forward(b, _plane(b, op, term.x, high), None))
         bounds.append((term, low, high, _need(term.map.part(b, "full")), plus))
-    s = _divide(ctx, r, d, p)
+    s = divide(ctx, r, d, p)
     found: Contributions = []
     for term, low, high, full, plus in bounds:
         whole = b.mul(b.sub(term.x, high), full.adjoint(b, s))

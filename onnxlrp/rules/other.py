@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Elementwise, Linear, Product, Scaling, Selection
-from onnxlrp.rules.linear import Contributions, Parameters
+from onnxlrp.rules.recipe import Contributions, Parameters, book_difference
 
 Given = Mapping[str, Relevance]
 
@@ -20,10 +20,7 @@ def select(ctx: Context, op: Selection, given: Given, p: Parameters) -> Contribu
     back = op.adjoint(b, values)
     found = [(x, Relevance(v, x) if multipliers else Relevance(v)) for x, v in back.items()]
     if op.absorbs:
-        for r in given.values():
-            ctx.book("bias", lambda r=r: r.as_map(b))
-        for _, r in found:
-            ctx.book("bias", lambda r=r: b.op("Neg", r.as_map(b)))
+        book_difference(ctx, "bias", list(given.values()), [r for _, r in found])
     return found
 
 
@@ -64,8 +61,7 @@ def pass_linear(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contri
 def _sloped(ctx: Context, op: Elementwise, r: Relevance, m: str) -> Contributions:
     b = ctx.b
     back = Relevance(op.gradient(b, m), op.x)
-    ctx.book("other", lambda: r.as_map(b))
-    ctx.book("other", lambda: b.op("Neg", back.as_map(b)))
+    book_difference(ctx, "other", [r], [back])
     return [(op.x, back)]
 
 
@@ -83,8 +79,7 @@ def deconvnet(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Con
     """m_x = max(m_y, 0), whether the unit was active or not."""
     b = ctx.b
     back = Relevance(b.positive(r.as_multiplier(b, ctx.facts, op.y)), op.x)
-    ctx.book("other", lambda: r.as_map(b))
-    ctx.book("other", lambda: b.op("Neg", back.as_map(b)))
+    book_difference(ctx, "other", [r], [back])
     return [(op.x, back)]
 
 
@@ -112,7 +107,5 @@ def product_derivative(ctx: Context, op: Product, r: Relevance, p: Parameters) -
     b = ctx.b
     m = r.as_multiplier(b, ctx.facts, op.y)
     found = [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b)]
-    ctx.book("other", lambda: b.mul(op.y, m))
-    for _, part in found:
-        ctx.book("other", lambda part=part: b.op("Neg", part.as_map(b)))
+    book_difference(ctx, "other", [r], [part for _, part in found])
     return found

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -21,23 +22,22 @@ def describe(provider: str, threads: int) -> Mapping[str, str]:
         "memory": _memory(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "runtime": _version("onnxruntime", "onnxruntime-gpu"),
+        **_versions("onnxruntime", "onnxruntime-gpu"),
         "provider": provider,
         "threads": str(threads),
     }
     if provider == "cuda":
         found["GPU"] = _gpu()
-    peers = {name: _version(name) for name in ("torch", "torchvision", "zennit")}
-    return {**found, **{name: version for name, version in peers.items() if version}}
+    return {**found, **_versions("torch", "torchvision", "zennit")}
 
 
-def _version(*packages: str) -> str:
+def _versions(*packages: str) -> Mapping[str, str]:
+    """Version by name, of those that are installed."""
+    found: dict[str, str] = {}
     for package in packages:
-        try:
-            return f"{package} {metadata.version(package)}"
-        except metadata.PackageNotFoundError:
-            continue
-    return ""
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _processor() -> str:

@@ -48,7 +48,7 @@ def obtain(name: str, cache: Path, exporter: str) -> Model:
         path = Path(name)
         if not path.is_file():
             raise ModelError(f"no such file: {name}")
-        return Model(path.stem, path, fixed_batch(path))
+        return Model(path.stem.replace(" ", "_"), path, fixed_batch(path))
     if name in FETCHED:
         path = _fetched(FETCHED[name])
         return Model(name, path, fixed_batch(path))
