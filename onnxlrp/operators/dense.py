@@ -141,5 +141,5 @@ def matmul(at: Situation) -> Linear | Product | Refusal:
         if left and rw == 2
         else None,
     )
-    size = _size(graph, w, -1) if left and rw == 2 else None
+    size = _size(graph, w, -1) if left and plain else None
     return Linear("linear", (Term(x, weighted),), at.y, bias_size=size)

@@ -45,7 +45,7 @@ def _even(
     one = b.scalar(1.0, op.y)
     maps = [(t, _need(t.map.part(b, part))) for t in op.terms]
     d = run(b, op, [(m, _plane(b, op, t.x, one)) for t, m in maps], bias)
-    s = divide(ctx, r, d, p, sign=1)
+    s = divide(ctx, op, r, d, p, sign=1)
     book_bias(ctx, op, s, bias)
     return [(t.x, Relevance(m.adjoint(b, s))) for t, m in maps]
 
@@ -77,7 +77,7 @@ def z_box(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contribution
     With W- = W - W+ that is (x - high) W^T s + (high - low) (W+)^T s: two transposes instead of three.
     """
     b = ctx.b
-    z = output_of(ctx, op, r)
+    z = output_of(ctx, op, r, p)
     d = b.sub(z, on_output(b, op, op.bias(b))) if op.bias is not None else z
     bounds: list[tuple[Term, str, str, Map, Map]] = []
     for term in op.terms:
@@ -86,7 +86,7 @@ def z_box(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contribution
         d = b.sub(d, plus.forward(b, _plane(b, op, term.x, low), None))
         d = b.sub(d, minus.forward(b, _plane(b, op, term.x, high), None))
         bounds.append((term, low, high, _need(term.map.part(b, "full")), plus))
-    s = divide(ctx, r, d, p)
+    s = divide(ctx, op, r, d, p)
     found: Contributions = []
     for term, low, high, full, plus in bounds:
         whole = b.mul(b.sub(term.x, high), full.adjoint(b, s))

@@ -28,9 +28,9 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
     """
     p = {"epsilon": 0.0, **p}
     b, size = ctx.b, float(p["epsilon"])
-    z = output_of(ctx, op, r)
+    z = output_of(ctx, op, r, p)
     if op.bias is not None and not uses_bias(op, p):
-        s = divide(ctx, r, b.sub(z, on_output(b, op, op.bias(b))), p)
+        s = divide(ctx, op, r, b.sub(z, on_output(b, op, op.bias(b))), p)
     elif r.base == z and not size:
         s = b.mask(b.is_positive(z), r.value) if z != op.y else r.value
     elif r.base == z and p.get("stabiliser", "sign") == "sign":
@@ -38,7 +38,7 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
         s = b.div(b.mul(r.value, magnitude), b.add(magnitude, b.scalar(size, z)))
         ctx.book("stabiliser", lambda: b.scale(b.mul(s, b.op("Sign", z)), size))
     else:
-        s = divide(ctx, r, z, p, sign=1 if ctx.facts.nonnegative(z) and size else 0)
+        s = divide(ctx, op, r, z, p, sign=1 if ctx.facts.nonnegative(z) and size else 0)
     book_bias(ctx, op, s, bias_of(b, op, p))
     return kept([(t.x, _full(b, t, s)) for t in op.terms])
 

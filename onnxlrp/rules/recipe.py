@@ -18,8 +18,11 @@ Parameters = Mapping[str, Any]
 Contributions = list[tuple[str, Relevance]]
 
 
-def output_of(ctx: Context, op: Linear, r: Relevance) -> str:
+def output_of(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> str:
     """z, or a tensor that is equal to it wherever relevance is and not negative (its Relu)."""
+    if p.get("stabiliser") == "norm":
+        # This one looks at all of z, also where there is no relevance.
+        return op.y
     if r.base is not None and r.base != op.y and ctx.facts.stands_in(r.base, op.y):
         return r.base
     return op.y
@@ -71,16 +74,17 @@ def run(
     return total if native or bias is None else b.add(total, on_output(b, op, bias))
 
 
-def stabilised(ctx: Context, d: str, p: Parameters, sign: int = 0) -> str:
+def stabilised(ctx: Context, op: Linear, d: str, p: Parameters, sign: int = 0) -> str:
     """st(d), where `sign` is that of d if it is known: d away from zero by epsilon. sgn(0) = 1."""
     b, epsilon, form = ctx.b, float(p["epsilon"]), p.get("stabiliser", "sign")
     if not epsilon:
         return d
     size = b.scalar(epsilon, d)
     if form == "norm":
-        rank = b.graph.rank(d) or 0
-        axes = b.integers(range(1, rank)) if rank > 1 else ""
-        size = b.mul(size, b.op("Sqrt", b.op("ReduceMean", b.square(d), axes, keepdims=1)))
+        rank = b.graph.rank(op.y) or 0
+        # One number per sample is its own root mean square.
+        mean = b.op("ReduceMean", b.square(d), b.integers(range(1, rank)), keepdims=1) if rank > 1 else b.square(d)
+        size = b.mul(size, b.op("Sqrt", mean))
     less = b.op("Neg", size) if form == "norm" else b.scalar(-epsilon, d)
     if form == "clip":
         if sign:
@@ -93,10 +97,10 @@ def stabilised(ctx: Context, d: str, p: Parameters, sign: int = 0) -> str:
     return b.where(b.op("GreaterOrEqual", d, b.scalar(0.0, d)), high, low)
 
 
-def divide(ctx: Context, r: Relevance, d: str, p: Parameters, sign: int = 0) -> str:
+def divide(ctx: Context, op: Linear, r: Relevance, d: str, p: Parameters, sign: int = 0) -> str:
     """s = R / st(d); books what the stabiliser keeps."""
     b = ctx.b
-    stable = stabilised(ctx, d, p, sign)
+    stable = stabilised(ctx, op, d, p, sign)
     if stable == d and not sign:
         zero = b.op("Equal", d, b.scalar(0.0, d))
         s = b.where(zero, b.scalar(0.0, d), b.div(r.as_map(b), b.where(zero, b.scalar(1.0, d), d)))

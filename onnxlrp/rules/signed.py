@@ -42,7 +42,7 @@ def _positive_sum(ctx: Context, op: Linear, r: Relevance, p: Parameters, shift: 
         halves = [(m, b.positive(x)) for m, x in parts_of(b, op, "plus")]
         halves += [(m, b.negative(x)) for m, x in parts_of(b, op, "minus")]
         return run(b, op, halves, bias_of(b, op, p, b.positive), shift), 1.0
-    z = output_of(ctx, op, r)
+    z = output_of(ctx, op, r, p)
     if op.bias is not None and not uses_bias(op, p):
         z = b.sub(op.y, on_output(b, op, op.bias(b)))
     sizes = [(part, x if ctx.facts.nonnegative(x) else b.op("Abs", x)) for part, x in parts_of(b, op, "abs")]
@@ -60,7 +60,7 @@ def _positive_share(ctx: Context, op: Linear, r: Relevance, p: Parameters, weigh
         ctx.book("stabiliser", lambda: b.scale(s, size))
     else:
         d, c = _positive_sum(ctx, op, r, p, 0.0)
-        s = b.scale(divide(ctx, r, b.scale(d, c), p, sign=1 if size else 0), weight)
+        s = b.scale(divide(ctx, op, r, b.scale(d, c), p, sign=1 if size else 0), weight)
     book_bias(ctx, op, s, bias_of(b, op, p, b.positive))
     return s
 
@@ -82,7 +82,7 @@ def excitation(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contrib
     """d = x+ W+, without bias;  R_i = x+ (W+)^T R / st(d)."""
     b = ctx.b
     parts = [(part, x if ctx.facts.nonnegative(x) else b.positive(x)) for part, x in parts_of(b, op, "plus")]
-    s = divide(ctx, r, run(b, op, parts, None), p, sign=1)
+    s = divide(ctx, op, r, run(b, op, parts, None), p, sign=1)
     return kept(
         [
             (x, by_sign(ctx, x, transposed(b, part, s), None))
@@ -98,15 +98,15 @@ def alpha_beta(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contrib
         return z_plus(ctx, op, r, p)
     first, c = _positive_sum(ctx, op, r, p, 0.0)
     first = b.scale(first, c)
-    z = output_of(ctx, op, r)
+    z = output_of(ctx, op, r, p)
     if op.bias is not None and not uses_bias(op, p):
         z = b.sub(op.y, on_output(b, op, op.bias(b)))
     # Positive and negative contributions add up to z, so the second sum is free.
     second = b.op("Min", b.sub(z, first), b.scalar(0.0, z))
     quiet = Context(b, ctx.facts, type(ctx.ledger)(), ctx.step)
     size = float(p["epsilon"])
-    s1 = divide(quiet, r, first, p, sign=1 if size else 0)
-    s2 = divide(quiet, r, second, p, sign=-1 if size else 0)
+    s1 = divide(quiet, op, r, first, p, sign=1 if size else 0)
+    s2 = divide(quiet, op, r, second, p, sign=-1 if size else 0)
     positive, negative = b.scale(s1, alpha), b.scale(s2, beta)
     ctx.book("stabiliser", lambda: b.scale(b.sub(r.as_map(b), b.mul(s1, first)), alpha))
     ctx.book("stabiliser", lambda: b.scale(b.sub(r.as_map(b), b.mul(s2, second)), -beta))
@@ -155,7 +155,7 @@ def gamma(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contribution
         up = share
         book_bias(ctx, op, up, more)
     else:
-        z = output_of(ctx, op, r) if used else op.y
+        z = output_of(ctx, op, r, p) if used else op.y
         if not used and op.bias is not None:
             z = b.sub(op.y, on_output(b, op, op.bias(b)))
         first, c = _positive_sum(ctx, op, r, p, 0.0)
@@ -163,13 +163,13 @@ def gamma(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contribution
         zero = b.scalar(0.0, z)
         high = b.add(z, b.scale(first, g))
         if only_where_positive(ctx, op, r):
-            up = b.where(b.is_positive(z), divide(ctx, r, high, p, sign=1 if size else 0), zero)
+            up = b.where(b.is_positive(z), divide(ctx, op, r, high, p, sign=1 if size else 0), zero)
         else:
             low = b.add(z, b.scale(b.sub(z, first), g))
             above, below = b.is_positive(z), b.op("Less", z, zero)
             quiet = Context(b, ctx.facts, type(ctx.ledger)(), ctx.step)
-            up = b.where(above, divide(quiet, r, high, p, sign=1 if size else 0), zero)
-            down = b.where(below, divide(quiet, r, low, p, sign=-1 if size else 0), zero)
+            up = b.where(above, divide(quiet, op, r, high, p, sign=1 if size else 0), zero)
+            down = b.where(below, divide(quiet, op, r, low, p, sign=-1 if size else 0), zero)
             ctx.book("stabiliser", lambda: b.sub(r.as_map(b), b.mul(up, high)))
             ctx.book("stabiliser", lambda: b.op("Neg", b.mul(down, low)) if down else up)
         book_bias(ctx, op, up, bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.positive(bias), g))))
