@@ -23,9 +23,7 @@ Rules = str | os.PathLike[str] | RuleTable
 TargetLike = str | int | Sequence[int]
 
 
-def compile_like(
-    model: ModelLike, request: Request, base_dir: str | os.PathLike[str] | None = None
-) -> Converted:
+def compile_like(model: ModelLike, request: Request, base_dir: str | os.PathLike[str] | None = None) -> Converted:
     """Reads, plans and emits; the shared way of everything below."""
     return compile_model(prepare(load(model, base_dir)), request)
 
@@ -66,9 +64,7 @@ def convert(
         UsageError: an option does not fit the model.
         ConversionError: the model cannot be converted; every node in the way is named.
     """
-    return compile_like(
-        model, Request(rules, target, inputs, outputs, axis, on_demand, ledger), base_dir
-    ).model
+    return compile_like(model, Request(rules, target, inputs, outputs, axis, on_demand, ledger), base_dir).model
 
 
 def plan(

@@ -17,13 +17,13 @@ from onnxlrp.emit.assemble import Output
 from onnxlrp.emit.backward import Walked, as_output, walk
 from onnxlrp.emit.builder import PREFIX, Builder, Emitted
 from onnxlrp.emit.context import Ledger
-from onnxlrp.emit.inputs import EXPLAIN_INPUT
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
 from onnxlrp.emit.ledger import ledger_table
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.emit.seed import Seed, start
 from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.surgeon import constant_proto
-from onnxlrp.graph.view import Graph
+from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.paths import Paths
 from onnxlrp.planning.program import Planner, Program
@@ -84,43 +84,46 @@ def explained_inputs(graph: Graph, names: Sequence[str], targets: Sequence[Expla
     floats = [i for i in graph.inputs if graph.is_float(i)]
     for name in names:
         if name not in graph.inputs:
-            raise UsageError(
-                f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}"
-            )
+            raise UsageError(f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}")
         if name not in floats:
-            raise UsageError(
-                f"input {name!r} is not made of floats and cannot be explained; explain a float tensor"
-            )
+            raise UsageError(f"input {name!r} is not made of floats and cannot be explained; explain a float tensor")
     chosen = tuple(dict.fromkeys(names)) or tuple(floats)
     ways = [Paths(graph, chosen, t.tensor) for t in targets]
     reached = tuple(x for x in chosen if any(way.reaches(x) for way in ways))
     missing = [x for x in chosen if x not in reached]
     what = ", ".join(t.name for t in targets)
     if names and missing:
-        raise UsageError(
-            f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain"
-        )
+        raise UsageError(f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain")
     if not reached:
-        raise ConversionError(
-            f"output {what} does not depend on any float input, so there is nothing to explain"
-        )
+        raise ConversionError(f"output {what} does not depend on any float input, so there is nothing to explain")
     return reached
 
 
 def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
-    taken = [n for n in wanted if graph.exists(n)]
-    if taken:
+    """Refuses a model that uses a name which the conversion gives, or by which `strip` finds what was added."""
+    tensors, nodes = graph_names(graph.proto.graph)
+    taken = next((n for n in wanted if n in tensors), None)
+    if taken is not None:
         raise UsageError(
-            f"the model already has a tensor {taken[0]!r}, which is the name of an output to be added; rename it"
+            f"the model already has a tensor {taken!r}, which is the name of an output to be added; rename it"
         )
-    inside = next((n for n in graph.producer if n.startswith(f"{PREFIX}/")), None)
+    added = next((n for n in graph.inputs if is_added_input(n)), None)
+    if added is not None:
+        raise UsageError(f"the model has an input {added!r}, a name that is kept for inputs to be added; rename it")
+    inside = next((n for n in sorted(tensors | nodes) if n.startswith(f"{PREFIX}/")), None)
     if inside is not None:
         raise ConversionError(
-            f"the model has a tensor {inside!r}; names that begin with {PREFIX}/ are kept for relevance"
+            f"the model uses the name {inside!r}; names that begin with {PREFIX}/ are kept for relevance"
         )
 
 
-def _suffix(explained: Explained, several: bool) -> str:
+def _added_inputs(targets: Sequence[Explained], several: bool) -> list[str]:
+    per_output = [f"{name}{suffix(t, several)}" for t in targets for name in (TARGET_INPUT, SEED_INPUT)]
+    return [*per_output, EXPLAIN_INPUT]
+
+
+def suffix(explained: Explained, several: bool) -> str:
+    """What the names of inputs and outputs added for one of several explained outputs end in."""
     return f"_{explained.name}" if several else ""
 
 
@@ -140,8 +143,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     targets = resolve_outputs(graph, request.outputs)
     inputs = explained_inputs(graph, request.inputs, targets)
     several = len(targets) > 1
-    names = {(x, t.name): f"{x}_relevance{_suffix(t, several)}" for t in targets for x in inputs}
-    _refuse_names(graph, [*names.values(), EXPLAIN_INPUT])
+    names = {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in inputs}
+    _refuse_names(graph, [*names.values(), *_added_inputs(targets, several), LEDGER_OUTPUT])
     for t in targets:
         check_index(target, t.tensor, graph.shape(t.tensor))
     if target.mode == "top" and several:
@@ -153,7 +156,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     for t in targets:
         planner = Planner(graph, facts, table, inputs, t.tensor, pinned)
         program = planner.program()
-        seed = start(b, t.tensor, target, _suffix(t, several))
+        seed = start(b, t.tensor, target, suffix(t, several))
         ledger = Ledger(request.ledger)
         first = (t.tensor, Relevance(seed.multiplier, t.tensor))
         walked = walk(b, facts, program, first, inputs, frozenset(planner.paths.between), ledger)
@@ -211,9 +214,7 @@ def _settings(
     if table.source != "preset":
         settings["table"] = table.text
     if several:
-        settings["relevance_by_output"] = {
-            o: {x: n for (x, y), n in names.items() if y == o} for _, o in names
-        }
+        settings["relevance_by_output"] = {o: {x: n for (x, y), n in names.items() if y == o} for _, o in names}
     return settings
 
 
@@ -241,15 +242,15 @@ def _emit(
     else:
         nodes = assemble.plain(used, outputs)
     if request.on_demand:
-        fixed_names = {n.name for n in used if not varying.intersection(n.outputs)}
+        returned = {o.tensor for part in parts for o in part.outputs}
+        fixed_names = {n.name for n in used if not (varying | returned).intersection(n.outputs)}
         fixed = [n for n in nodes if n.name in fixed_names]
         inner = compute_again([n for n in nodes if n.name not in fixed_names], graph, facts)
         wrapped, switch = assemble.on_demand(b, inner, outputs)
         nodes = [*fixed, *wrapped]
         inputs.append(switch)
     values = [
-        helper.make_tensor_value_info(o.name, o.dtype, None if o.shape is None else list(o.shape))
-        for o in outputs
+        helper.make_tensor_value_info(o.name, o.dtype, None if o.shape is None else list(o.shape)) for o in outputs
     ]
     constants = {name: constant_proto(name, value) for name, value in b.constants.items()}
     return assemble.overlay(prepared.model, nodes, constants, inputs, values), used

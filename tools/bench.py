@@ -86,9 +86,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 )
 @click.option("--rules", callback=_words, help=f"Rule tables. [default: {','.join(RULES)}]")
 @click.option("--batch", "batches", callback=_numbers, default="1,8", show_default=True, help="Batch sizes.")
-@click.option(
-    "--on-demand", default="default", show_default=True, help="Rule table measured on demand; - for none."
-)
+@click.option("--on-demand", default="default", show_default=True, help="Rule table measured on demand; - for none.")
 @click.option("--no-peer", is_flag=True, help="Leave zennit and PyTorch out.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
@@ -108,9 +106,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
     is_flag=True,
     help="One small model, batch 1, few rounds; writes no page unless --output is given.",
 )
-@click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), default=_CACHE, help="Exported models."
-)
+@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), default=_CACHE, help="Exported models.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -177,9 +173,7 @@ def bench(
         choice = _quick(choice, names, rules)
     try:
         known = (
-            store.read(path)
-            if report_only
-            else store.resume(path, machine.describe(provider, threads), fresh or quick)
+            store.read(path) if report_only else store.resume(path, machine.describe(provider, threads), fresh or quick)
         )
         added = [store.read(other) for other in others]
     except store.StoreError as error:
@@ -197,9 +191,7 @@ def bench(
         sys.exit(1)
 
 
-def _quick(
-    choice: measure.Choice, names: tuple[str, ...] | None, rules: tuple[str, ...] | None
-) -> measure.Choice:
+def _quick(choice: measure.Choice, names: tuple[str, ...] | None, rules: tuple[str, ...] | None) -> measure.Choice:
     return replace(
         choice,
         models=names or (str(models.small_model(choice.cache, choice.exporter).path),),

@@ -72,9 +72,7 @@ def read(model: onnx.ModelProto) -> Metadata | None:
             entries[VERSION], entries[RULES], entries[TARGET], relevance, entries[EXPLAINED_OUTPUT], settings
         )
     except (KeyError, ValueError) as error:
-        raise ModelReadError(
-            f"the model's onnxlrp metadata is damaged ({error}): convert it again"
-        ) from error
+        raise ModelReadError(f"the model's onnxlrp metadata is damaged ({error}): convert it again") from error
 
 
 def converted_by(model: onnx.ModelProto) -> str | None:

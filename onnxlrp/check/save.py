@@ -156,16 +156,13 @@ def _inline_bytes(model: onnx.ModelProto) -> int:
     )
 
 
-def _move_tensors(
-    model: onnx.ModelProto, data: Path, undo: ExitStack, leftovers: ExitStack
-) -> onnx.ModelProto:
+def _move_tensors(model: onnx.ModelProto, data: Path, undo: ExitStack, leftovers: ExitStack) -> onnx.ModelProto:
     """Write the large tensors of `model` to the file `data`. Returns a copy that points at them there."""
     stripped = skeleton.strip(model, MOVED_SIZE)
     held_back = [
         (tensor, stripped.heavy[location])
         for tensor in external.tensors(stripped.light)
-        if external.is_external(tensor)
-        and (location := external.reference(tensor).location) in stripped.heavy
+        if external.is_external(tensor) and (location := external.reference(tensor).location) in stripped.heavy
     ]
 
     def fill(file: BinaryIO) -> None:

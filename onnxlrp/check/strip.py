@@ -33,8 +33,8 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
         (graph.input, inputs),
         (graph.output, outputs),
     ):
-        del repeated[:]  # type: ignore[attr-defined]
-        repeated.extend(kept)  # type: ignore[attr-defined]
+        del repeated[:]
+        repeated.extend(kept)
     others = [p for p in result.metadata_props if not p.key.startswith(metadata.NAMESPACE)]
     del result.metadata_props[:]
     result.metadata_props.extend(others)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxlrp.cli.options import conversion_options, json_option, model_argument
 from onnxlrp.cli.output import print_facts, print_json, print_warnings, size, working
 from onnxlrp.cli.plan import cost_line
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, TARGET_INPUT
+
+if TYPE_CHECKING:
+    from onnxlrp.planning.model import Plan
 
 
 @click.command(short_help="Write a model with its relevance pass inside.")
@@ -40,11 +44,26 @@ def convert(model: str, out: str | None, request: dict[str, Any], as_json: bool)
         {
             "written": str(result.path),
             "relevance": [f"{name} -> {relevance}" for name, relevance in result.relevance.items()],
+            "added inputs": added_inputs(plan),
             "rule table": plan.rule_table,
             "target": f"{plan.target} of {', '.join(plan.explained_outputs)}",
             "cost": cost_line(plan),
             "file": f"{size(result.grown_bytes)} larger than the model",
-            "time": f"{result.seconds:.1f} s",
+            "time": f"{result.seconds:.2f} s",
             "notes": list(result.notes),
         }
     )
+
+
+def added_inputs(plan: Plan) -> list[str]:
+    """The inputs that the converted model has besides the original's, one line each."""
+    several = len(plan.explained_outputs) > 1
+    outputs = [(f"_{name}" if several else "", name) for name in plan.explained_outputs]
+    lines = []
+    if plan.target == "input":
+        lines += [f"{TARGET_INPUT}{suffix}: int64 [batch, number of indices]" for suffix, _ in outputs]
+    if plan.target == "seed":
+        lines += [f"{SEED_INPUT}{suffix}: float, shaped like {name}" for suffix, name in outputs]
+    if plan.settings.get("on_demand"):
+        lines.append(f"{EXPLAIN_INPUT}: bool [batch, 1]")
+    return lines

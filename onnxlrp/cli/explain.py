@@ -64,32 +64,59 @@ def _quotient(text: str) -> float:
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @request_options
 @click.option(
-    "--labels", metavar="FILE", help="Class names, one per line or as JSON; 'imagenet' for the built-in ones."
+    "--labels",
+    metavar="FILE",
+    help="Class names, one per line or as JSON; 'imagenet' for the built-in ones.  [default: numbers only]",
 )
 @click.option(
-    "--preprocess", type=click.Choice(list(PRESETS)), help="How pixels become numbers: a named preset."
+    "--preprocess",
+    type=click.Choice(list(PRESETS)),
+    metavar="NAME",
+    help=f"How pixels become numbers: {', '.join(PRESETS)}.  [default: imagenet for colour, raw for gray]",
 )
 @click.option(
-    "--resize", callback=_size, metavar="N|HxW", help="Shorter side, or exact size, before cropping."
+    "--resize",
+    callback=_size,
+    metavar="N|HxW",
+    help="Shorter side, or exact size, before cropping.  [default: what the crop needs, by the preset]",
 )
-@click.option("--crop", callback=_size, metavar="N|HxW", help="Size of the centre crop.")
+@click.option("--crop", callback=_size, metavar="N|HxW", help="Size of the centre crop.  [default: the model's]")
 @click.option(
-    "--mean", callback=_numbers, metavar="M[,M...]", help="Subtracted after scaling; one, or one per channel."
+    "--mean",
+    callback=_numbers,
+    metavar="M[,M...]",
+    help="Subtracted after scaling; one, or one per channel.  [default: the preset's]",
 )
 @click.option(
-    "--std", callback=_numbers, metavar="S[,S...]", help="Divided by after that; one, or one per channel."
+    "--std",
+    callback=_numbers,
+    metavar="S[,S...]",
+    help="Divided by after that; one, or one per channel.  [default: the preset's]",
 )
-@click.option("--scale", callback=_number, metavar="X", help="Factor on pixels of 0..255, such as 1/255.")
 @click.option(
-    "--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto", help="Order of the input's axes."
+    "--scale",
+    callback=_number,
+    metavar="X",
+    help="Factor on pixels of 0..255, such as 1/255.  [default: the preset's; 1/255 with --mean or --std alone]",
 )
-@click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Order of colours that the model expects.")
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "nchw", "nhwc"]),
+    default="auto",
+    show_default=True,
+    help="Order of the input's axes; auto goes by the place of the axis of length 1, 3 or 4.",
+)
+@click.option(
+    "--color",
+    type=click.Choice(["rgb", "bgr"]),
+    help="Order of colours that the model expects.  [default: the preset's; rgb but for caffe]",
+)
 @click.option("-o", "--out-dir", default=".", show_default=True, metavar="DIR", help="Folder to write into.")
 @click.option(
     "--top",
     type=click.IntRange(min=1),
     default=5,
-    show_default=True,
+    show_default="5",
     metavar="N",
     help="How many classes to list.",
 )
@@ -98,7 +125,7 @@ def _quotient(text: str) -> float:
     "providers",
     multiple=True,
     metavar="NAME",
-    help="Where to run: cpu, cuda, or a name that onnxruntime knows; may be repeated.",
+    help="Where to run: cpu, cuda, or a name that onnxruntime knows; may be repeated.  [default: cpu]",
 )
 @json_option
 def explain(
@@ -116,8 +143,8 @@ def explain(
 ) -> None:
     """Explain a model's predictions on images: files, or folders of them.
 
-    MODEL may be an original or a converted one. For each image a report picture, the heatmap, the overlay and
-    an .npz with the numbers are written.
+    MODEL may be an original or a converted one; the options from --rules to --axis are for an original. For each
+    image a report picture, the heatmap, the overlay and an .npz with the numbers are written.
     """
     from onnxlrp.explain.images import explain_images
     from onnxlrp.explain.preprocess import ImageOptions

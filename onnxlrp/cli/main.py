@@ -47,8 +47,10 @@ def cli(ctx: click.Context, debug: bool) -> None:
     relevance map for each explained input, in any onnxruntime.
 
     \b
-    Exit codes: 0 done; 2 wrong usage; 3 the model cannot be read; 4 the model cannot be converted;
-                5 verification failed; 1 anything else.
+    Exit codes:
+      0  done                          3  the model cannot be read
+      1  anything else                 4  the model cannot be converted
+      2  wrong usage                   5  verification failed
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

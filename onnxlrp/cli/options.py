@@ -36,28 +36,28 @@ _REQUEST = (
         "inputs",
         multiple=True,
         metavar="NAME",
-        help="Explain this input only; may be repeated.  [default: all float and token inputs]",
+        help="Explain this input only; may be repeated.  [default: every float input that the target depends on]",
     ),
     click.option(
         "--output",
         "outputs",
         multiple=True,
         metavar="NAME",
-        help="Explain this output, or any tensor inside the model; may be repeated.  "
-        "[default: the first float output]",
+        help="Explain this output, or any tensor inside the model; may be repeated.  [default: the first float output]",
     ),
     click.option(
         "--target",
         callback=parse_target,
         metavar="T",
-        help="What to explain: argmax, an index (7, or 7,3,5 without the batch axis), top:K, input (adds the "
-        "input lrp_target) or seed (adds the input lrp_seed).  [default: argmax]",
+        help="What to explain: argmax, an index (7, or 7,3,5 without the batch axis), top:K (K maps in one "
+        "run), input (adds the input lrp_target) or seed (adds the input lrp_seed).  [default: argmax]",
     ),
     click.option(
         "--axis",
         type=int,
         metavar="A",
-        help="With argmax: the largest along axis A at every position, summed.",
+        help="With argmax: the largest along axis A at every position, summed.  [default: the largest "
+        "element of each sample]",
     ),
 )
 _ON_DEMAND = click.option(
@@ -88,9 +88,7 @@ def _collected(
         # What is not stated is left to the Python API, so that defaults are written once. (0 is stated.)
         given = {name: values.pop(name) for name in names}
         request = {
-            name: value
-            for name, value in given.items()
-            if value is not None and value is not False and value != ()
+            name: value for name, value in given.items() if value is not None and value is not False and value != ()
         }
         return command(request=request, **values)
 

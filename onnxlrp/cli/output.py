@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: A table that is not shown on a terminal has no width to fit; this is more than any line needs.
 _UNLIMITED = 100_000
 
+#: Characters between two columns of a table.
+_GAP = 3
+
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; numbers that JSON does not have (nan, inf) become null."""
@@ -55,10 +58,12 @@ def print_table(
     *,
     fixed: Sequence[str] = (),
     right: Sequence[str] = (),
+    elastic: str = "",
 ) -> None:
     """A table; on a terminal cells wrap to its width except in `fixed` columns, elsewhere a row is a line.
 
-    Columns named in `right` are aligned to the right.
+    Columns named in `right` are aligned to the right. On a terminal the cells of the column `elastic` are
+    shortened to the room that the others leave.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -67,15 +72,26 @@ def print_table(
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
-            column, no_wrap=column in fixed, overflow="fold", justify="right" if column in right else "left"
+            column, no_wrap=column in (*fixed, elastic), overflow="fold", justify="right" if column in right else "left"
         )
-    for row in rows:
-        table.add_row(*(Text(_one_line(cell)) for cell in row))
     console = _console()
+    cells = [[_one_line(cell) for cell in row] for row in rows]
+    if elastic:
+        cells = _fitted(columns, cells, columns.index(elastic), console.width)
+    for row in cells:
+        table.add_row(*map(Text, row))
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def _fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], elastic: int, width: int) -> list[list[str]]:
+    """The rows with the cells of one column shortened to what the others leave of `width`, at least a third."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    others = sum(widths) - widths[elastic] + _GAP * (len(columns) - 1)
+    room = max(width - others, width // 3)
+    return [[shortened(cell, room) if index == elastic else cell for index, cell in enumerate(row)] for row in rows]
 
 
 def print_facts(facts: Mapping[str, str | Sequence[str]]) -> None:

@@ -15,16 +15,12 @@ from onnxlrp.cli.output import (
     print_table,
     print_warnings,
     quantity,
-    shortened,
     working,
 )
 from onnxlrp.rules.spec import RULES
 
 if TYPE_CHECKING:
     from onnxlrp.planning.model import Plan, PlanStep
-
-#: Longest node name on a terminal; elsewhere names are never shortened.
-_NAME_WIDTH = 36
 
 
 @click.command(short_help="Show which rule each node gets, and why.")
@@ -34,8 +30,9 @@ _NAME_WIDTH = 36
 def plan(model: str, request: dict[str, Any], as_json: bool) -> None:
     """Show node by node, from the target back to the input, which rule a conversion applies and why.
 
-    The cost is counted in multiply-adds, as a multiple of the model's own forward pass. On a terminal long
-    names are shortened; in a pipe each step is one line with all its nodes.
+    A reason names the entry of the rule table that decided, by its line in 'onnxlrp rules NAME' or in your
+    file. The cost is what a step adds in multiply-adds, as a multiple of the model's own forward pass. On a
+    terminal long names are shortened; in a pipe each step is one line with all its nodes.
     """
     import onnxlrp
 
@@ -47,12 +44,12 @@ def plan(model: str, request: dict[str, Any], as_json: bool) -> None:
     print_warnings(found.warnings)
     columns = ["operator", "rule", "cost", "nodes", "reason"]
     stopped = ["stopped"] if any(step.stopped for step in found.steps) else []
-    rows = (_row(step, found.forward_macs)[: len(columns) + len(stopped)] for step in found.steps)
-    print_table(columns + stopped, rows, fixed=("operator", "cost"), right=("cost",))
+    rows = (_row(step, found)[: len(columns) + len(stopped)] for step in found.steps)
+    print_table(columns + stopped, rows, fixed=("cost",), right=("cost",), elastic="nodes")
     click.echo()
     print_facts(
         {
-            "rule table": found.rule_table,
+            "rule table": f"{found.rule_table}  (its lines: onnxlrp rules {request.get('rules', 'default')})",
             "target": f"{found.target} of {', '.join(found.explained_outputs)}",
             "explained": list(found.explained_inputs),
             "steps": str(len(found.steps)),
@@ -72,15 +69,22 @@ def cost_line(plan: Plan) -> str:
     )
 
 
-def _row(step: PlanStep, forward_macs: int | None) -> Sequence[str]:
+def _row(step: PlanStep, plan: Plan) -> Sequence[str]:
+    # Below the table its name is said once, which leaves more room on a terminal.
+    reason = step.reason.replace(f" of {plan.rule_table}:", ":") if on_terminal() else step.reason
     return (
-        step.operator,
+        operator_label(step.operator),
         rule_label(step.rule, step.parameters),
-        _step_cost(step.relevance_macs, forward_macs),
+        _step_cost(step.relevance_macs, plan.forward_macs),
         _names(step.nodes),
-        step.reason,
-        ", ".join(_name(name) for name in step.stopped),
+        reason,
+        "; ".join(step.stopped),
     )
+
+
+def operator_label(operator: str) -> str:
+    """The operators of a step, with room to break a line between them on a terminal."""
+    return operator.replace("+", " + ") if on_terminal() else operator
 
 
 def rule_label(rule: str, parameters: Mapping[str, Any]) -> str:
@@ -113,11 +117,7 @@ def _step_cost(macs: int | None, forward_macs: int | None) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    if not on_terminal():
+    """All names, or on a terminal the first one and how many more there are."""
+    if not on_terminal() or len(names) < 2:
         return ", ".join(names)
-    more = f" +{len(names) - 1}" if len(names) > 1 else ""
-    return "".join(map(_name, names[:1])) + more
-
-
-def _name(name: str) -> str:
-    return shortened(name, _NAME_WIDTH) if on_terminal() else name
+    return f"{names[0]} +{len(names) - 1}"

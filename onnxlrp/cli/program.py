@@ -37,13 +37,15 @@ class Program(click.Group):
         run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
-        for stream in (
-            sys.stdout,
-            sys.stderr,
-        ):  # a node name that the terminal cannot show must not end a run
+        for stream in (sys.stdout, sys.stderr):
+            # A node name that the terminal cannot show must not end a run.
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         sys.exit(_exit_code(run))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they were added, which is that of working with them."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with --debug, print where an error came from before it is reported."""
@@ -79,9 +81,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
         return _say(f"{error.filename}: {reason}" if error.filename else reason, 1)
     except Exception as error:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return _say(
-            f"an error in onnxlrp itself: {what} (onnxlrp --debug ... shows where; please report it)", 1
-        )
+        return _say(f"an error in onnxlrp itself: {what} (onnxlrp --debug ... shows where; please report it)", 1)
     finally:
         _settle_output()
     return result if isinstance(result, int) else 0

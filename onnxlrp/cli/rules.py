@@ -76,9 +76,7 @@ def _show_rules(name: str, as_json: bool) -> None:
         return
     spec = RULES.get(ALIASES.get(name, name))
     if spec is None:
-        raise UsageError(
-            f"unknown rule {name!r}{did_you_mean(name, [*RULES, *ALIASES])} Rules: {', '.join(RULES)}."
-        )
+        raise UsageError(f"unknown rule {name!r}{did_you_mean(name, [*RULES, *ALIASES])} Rules: {', '.join(RULES)}.")
     if as_json:
         print_json(_described(spec))
         return

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.options import json_option, model_argument, request_options
-from onnxlrp.cli.output import on_terminal, plain, print_json, print_table, shortened, working
+from onnxlrp.cli.output import plain, print_json, print_table, working
 from onnxlrp.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     import numpy as np
-
-_NAME_WIDTH = 36
 
 
 @click.command(short_help="Prove the promises on one model.")
@@ -31,7 +29,9 @@ def verify(model: str, data: str | None, request: dict[str, Any], samples: int |
     """Prove the promises on this model: forward equality, finite values, the ledger, batch independence.
 
     MODEL may be an original or a converted one. DATA is an .npz file with one array per input, batch axis
-    first; without it random samples are used. Exits with 5 when a check fails.
+    first; without it random samples are used. Below the checks stand the nodes whose ledger has the widest
+    gaps: how much relevance arrived, how much of it was passed on, absorbed by bias and stabiliser, or stopped on
+    purpose; the gap is what is left unexplained, relative to all that arrived. Exits with 5 when a check fails.
     """
     if data is not None and samples is not None:
         raise click.UsageError("--samples is for random data; with DATA all of its samples are used")
@@ -46,11 +46,11 @@ def verify(model: str, data: str | None, request: dict[str, Any], samples: int |
         print_json({**plain(report), "passed": report.passed})
     else:
         _print_report(report)
+        if report.passed:
+            click.echo(f"\n{model}: every check that applies has passed")
     failed = [check.name for check in report.checks if not check.passed]
     if not report.passed:
-        raise VerificationError(
-            f"{model}: {len(failed)} of {len(report.checks)} checks failed: {', '.join(failed)}"
-        )
+        raise VerificationError(f"{model}: {len(failed)} of {len(report.checks)} checks failed: {', '.join(failed)}")
 
 
 def read_arrays(path: str) -> dict[str, np.ndarray]:
@@ -62,9 +62,7 @@ def read_arrays(path: str) -> dict[str, np.ndarray]:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UsageError(
-                f"{path} holds a single array; save it by its input's name: numpy.savez(file, NAME=array)"
-            )
+            raise UsageError(f"{path} holds a single array; save it by its input's name: numpy.savez(file, NAME=array)")
         with archive:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
@@ -79,7 +77,7 @@ def _print_report(report: Any) -> None:
         (
             (
                 check.name,
-                "ok" if check.passed else "FAILED",
+                _result(check),
                 _number(check.value),
                 _number(check.limit),
                 check.detail,
@@ -91,25 +89,40 @@ def _print_report(report: Any) -> None:
     )
     if not report.worst:
         return
-    numbers = ("relevance in", "out", "bias", "stabiliser", "stopped", "gap")
     click.echo("\nNodes whose ledger has the widest gaps:")
     print_table(
-        ("node", "operator", "rule", *numbers),
+        ("gap", "node", "rule", "arrived", "where it went"),
         (
             (
-                shortened(row.node, _NAME_WIDTH) if on_terminal() else row.node,
-                row.operator,
+                _number(row.gap),
+                row.node,
                 row.rule,
-                *map(
-                    _number,
-                    (row.relevance_in, row.relevance_out, row.bias, row.stabiliser, row.stopped, row.gap),
-                ),
+                _number(row.relevance_in),
+                ", ".join(f"{where} {_number(amount)}" for where, amount in _went(row) if amount),
             )
             for row in report.worst
         ),
-        fixed=("operator", *numbers),
-        right=numbers,
+        fixed=("gap", "arrived"),
+        right=("gap", "arrived"),
+        elastic="node",
     )
+
+
+def _went(row: Any) -> tuple[tuple[str, float], ...]:
+    """Where a node's relevance went, and how much of it."""
+    return (
+        ("passed on", row.relevance_out),
+        ("bias", row.bias),
+        ("stabiliser", row.stabiliser),
+        ("other", row.other),
+        ("stopped", row.stopped),
+    )
+
+
+def _result(check: Any) -> str:
+    if not check.passed:
+        return "FAILED"
+    return "-" if check.value is None else "ok"
 
 
 def _number(value: float | None) -> str:

@@ -13,24 +13,25 @@ import onnx
 
 from onnxlrp.emit.builder import PREFIX
 from onnxlrp.graph.view import Graph, captured_names
-from onnxlrp.understand.facts import Facts
+from onnxlrp.understand.facts import RANDOM, Facts
 
 _STEM = f"{PREFIX}/again/"
 
 
-def compute_again(
-    nodes: Sequence[onnx.NodeProto], graph: Graph, facts: Facts
-) -> list[onnx.NodeProto]:
+def compute_again(nodes: Sequence[onnx.NodeProto], graph: Graph, facts: Facts) -> list[onnx.NodeProto]:
     """The nodes with everything in front of them that they need of the forward pass, under other names.
 
-    Inputs, weights and whatever depends on weights alone are still read from the main graph.
+    Inputs, weights and whatever depends on weights alone are still read from the main graph, and so is what random
+    operators made, which would come out differently the second time.
     """
     wanted = {name for node in nodes for name in _reads(node)}
     copied = {}
     needed: list[onnx.NodeProto] = []
     for node in reversed(graph.nodes):
         proto = graph.proto.graph.node[node.index]
-        if any(o in wanted for o in node.outputs) and not any(facts.is_constant(o) for o in node.outputs if o):
+        if node.op in RANDOM or any(facts.is_constant(o) for o in node.outputs if o):
+            continue
+        if any(o in wanted for o in node.outputs):
             needed.append(proto)
             wanted.update(_reads(proto))
             copied.update({o: _STEM + o for o in node.outputs if o})

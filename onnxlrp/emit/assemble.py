@@ -73,9 +73,7 @@ def _type(output: Output, name: str, lead: Sequence[Dim] = ()) -> onnx.ValueInfo
     return helper.make_tensor_value_info(name, output.dtype, shape)
 
 
-def loop_over_targets(
-    b: Builder, nodes: Sequence[Emitted], outputs: Sequence[Output], k: int
-) -> list[onnx.NodeProto]:
+def loop_over_targets(b: Builder, nodes: Sequence[Emitted], outputs: Sequence[Output], k: int) -> list[onnx.NodeProto]:
     """Runs what depends on the loop counter K times; each output gets an axis 1 of length K behind the batch."""
     inside = depending_on(nodes, [LOOP_INDEX])
     outer, inner = split(nodes, inside)
@@ -102,9 +100,7 @@ def loop_over_targets(
             raise ConversionError("the rank of an explained input is not known, so K maps cannot be stacked")
         perm = [1, 0, *range(2, len(output.shape) + 1)]
         after.append(
-            helper.make_node(
-                "Transpose", [collected[i]], [output.name], name=f"{PREFIX}/stack/{i}", perm=perm
-            )
+            helper.make_node("Transpose", [collected[i]], [output.name], name=f"{PREFIX}/stack/{i}", perm=perm)
         )
     return [*protos(outer), loop, *after]
 
@@ -125,9 +121,7 @@ def plain(nodes: Sequence[Emitted], outputs: Sequence[Output]) -> list[onnx.Node
             rename[output.tensor] = output.name
         else:
             source = rename.get(output.tensor, output.tensor)
-            extra.append(
-                helper.make_node("Identity", [source], [output.name], name=f"{PREFIX}/{output.name}")
-            )
+            extra.append(helper.make_node("Identity", [source], [output.name], name=f"{PREFIX}/{output.name}"))
     result = protos(nodes)
     for proto in result:
         for names in (proto.input, proto.output):
@@ -196,12 +190,7 @@ def _size_source(b: Builder, output: Output) -> str | list[onnx.NodeProto]:
     stem = f"{PREFIX}/else/{output.name}/shape"
     nodes = [helper.make_node("Shape", [output.like], [stem])]
     like_rank = b.graph.rank(output.like)
-    if (
-        shape is not None
-        and like_rank is not None
-        and len(shape) == like_rank + 1
-        and isinstance(shape[1], int)
-    ):
+    if shape is not None and like_rank is not None and len(shape) == like_rank + 1 and isinstance(shape[1], int):
         count = b.integers([shape[1]])
         first, rest = b.integers([0]), b.integers([1])
         nodes += [
@@ -223,9 +212,7 @@ def overlay(
     result = onnx.ModelProto()
     result.CopyFrom(model)
     result.graph.node.extend(nodes)
-    result.graph.initializer.extend(
-        constants[name] for name in sorted(_constants_used(nodes) & set(constants))
-    )
+    result.graph.initializer.extend(constants[name] for name in sorted(_constants_used(nodes) & set(constants)))
     result.graph.input.extend(inputs)
     result.graph.output.extend(outputs)
     return result

@@ -93,6 +93,4 @@ def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -
             value = relevance.value
         else:
             value = relevance.as_map(b)
-        return (
-            value if b.dtype(value) == TensorProto.FLOAT else b.op("Cast", value, to=int(TensorProto.FLOAT))
-        )
+        return value if b.dtype(value) == TensorProto.FLOAT else b.op("Cast", value, to=int(TensorProto.FLOAT))

@@ -22,9 +22,7 @@ Array = np.ndarray[Any, Any]
 PREFIX = "lrp"
 
 _INT64_RESULT = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
-_BOOL_RESULT = frozenset(
-    {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"}
-)
+_BOOL_RESULT = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"})
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,7 @@ class Builder:
         """Appends a node with one output, or finds the equal one that is there already."""
         return self.ops(op, *inputs, outputs=1, dtype=dtype, **attributes)[0]
 
-    def ops(
-        self, op: str, *inputs: str, outputs: int, dtype: int | None = None, **attributes: Any
-    ) -> tuple[str, ...]:
+    def ops(self, op: str, *inputs: str, outputs: int, dtype: int | None = None, **attributes: Any) -> tuple[str, ...]:
         """Like `op` for a node with several outputs."""
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
@@ -294,6 +290,4 @@ class Builder:
 
 def _broadcast_is_known(small: Sequence[Dim], large: Sequence[Dim]) -> bool:
     offset = len(large) - len(small)
-    return all(
-        isinstance(s, int) or (s is not None and s == d) for s, d in zip(small, large[offset:], strict=True)
-    )
+    return all(isinstance(s, int) or (s is not None and s == d) for s, d in zip(small, large[offset:], strict=True))

@@ -12,7 +12,6 @@ from onnxlrp.emit.inputs import SEED_INPUT, TARGET_INPUT
 from onnxlrp.graph.view import Dim
 from onnxlrp.planning.target import Target
 
-
 LOOP_INDEX = "lrp/index"
 
 
@@ -45,8 +44,7 @@ def start(b: Builder, tensor: str, target: Target, suffix: str = "") -> Seed:
         return Seed(_one_hot(b, tensor, parts, len(dims)), (_input(name, TensorProto.INT64, given),))
     if target.mode == "index":
         parts = [b.constant_int(i) for i in target.index]
-        hot = _one_hot(b, tensor, parts, len(shape or ()), per_sample=False)
-        return Seed(b.expand_like(hot, tensor) if not target.index else hot)
+        return Seed(_one_hot(b, tensor, parts, len(shape or ()), per_sample=False))
     if target.mode == "top":
         flat, _ = _flattened(b, tensor)
         _, ranking = b.ops("TopK", flat, b.integers([target.k]), outputs=2, axis=1, largest=1, sorted=1)
@@ -103,8 +101,6 @@ def _one_hot(b: Builder, tensor: str, indices: list[str], rank: int, per_sample:
         wrapped = b.where(b.op("Less", index, b.constant_int(0)), b.add(index, size), index)
         chosen = _along(b, wrapped, 0, rank) if per_sample else wrapped
         hits.append(b.op("Equal", counter, chosen))
-    if not hits:
-        return b.scalar(1.0, tensor)
     together = hits[0]
     for hit in hits[1:]:
         together = b.op("And", together, hit)

@@ -6,7 +6,7 @@ attributes; it is used for building the new nodes, see `surgeon.py`.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -108,9 +108,7 @@ class Graph:
         self.nodes: tuple[Node, ...] = tuple(_read_node(i, proto) for i, proto in enumerate(graph.node))
         self.producer: dict[str, Node] = {o: n for n in self.nodes for o in n.outputs if o}
         self.inputs: tuple[str, ...] = tuple(
-            v.name
-            for v in graph.input
-            if v.name not in self.initializers and v.name not in self.sparse_initializers
+            v.name for v in graph.input if v.name not in self.initializers and v.name not in self.sparse_initializers
         )
         self.outputs: tuple[str, ...] = tuple(v.name for v in graph.output)
         self._info: dict[str, TensorInfo] = {}
@@ -127,18 +125,12 @@ class Graph:
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
-        """Readers of each tensor, those with subgraphs that capture it included; a node that reads twice stands once."""
+        """Readers of each tensor, also those whose subgraphs capture it; a node that reads twice stands once."""
         readers: dict[str, list[Node]] = {}
         for node in self.nodes:
-            for name in dict.fromkeys((*node.inputs, *self._captured(node))):
-                if name:
-                    readers.setdefault(name, []).append(node)
+            for name in reads(node):
+                readers.setdefault(name, []).append(node)
         return {name: tuple(nodes) for name, nodes in readers.items()}
-
-    def _captured(self, node: Node) -> Iterator[str]:
-        for value in node.attributes.values():
-            if isinstance(value, onnx.GraphProto):
-                yield from captured_names(value)
 
     def info(self, tensor: str) -> TensorInfo:
         return self._info.get(tensor, TensorInfo())
@@ -166,6 +158,29 @@ class Graph:
 
     def exists(self, tensor: str) -> bool:
         return tensor in self.producer or tensor in self.inputs or tensor in self.initializers
+
+
+def reads(node: Node) -> tuple[str, ...]:
+    """What a node reads, each tensor once: its inputs, and what its subgraphs take from the graph around it."""
+    bodies = (value for value in node.attributes.values() if isinstance(value, onnx.GraphProto))
+    captured = (name for body in bodies for name in sorted(captured_names(body)))
+    return tuple(dict.fromkeys(name for name in (*node.inputs, *captured) if name))
+
+
+def graph_names(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
+    """All names of tensors and all names of nodes in a graph, subgraphs included."""
+    tensors = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    tensors |= {t.values.name for t in graph.sparse_initializer}
+    nodes: set[str] = set()
+    for node in graph.node:
+        nodes.add(node.name)
+        tensors.update(node.output)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                inner_tensors, inner_nodes = graph_names(attribute.g)
+                tensors |= inner_tensors
+                nodes |= inner_nodes
+    return tensors, nodes
 
 
 def captured_names(graph: onnx.GraphProto) -> set[str]:

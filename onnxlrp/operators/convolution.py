@@ -152,9 +152,9 @@ def conv_adjoint(
     sizes = _spatial(b.graph, x, n)
     if window.pads is None:
         whole = b.op("ConvTranspose", s, weight, **window.attributes())
-        size = b.op("Slice", b.op("Shape", x), b.integers([2]), b.integers([_END]))
+        wanted = b.op("Slice", b.op("Shape", x), b.integers([2]), b.integers([_END]))
         have = b.op("Slice", b.op("Shape", whole), b.integers([2]), b.integers([_END]))
-        total = b.op("Max", b.sub(have, size), b.integers([0] * n))
+        total = b.op("Max", b.sub(have, wanted), b.integers([0] * n))
         half = b.div(total, b.integers([2] * n))
         return _fit(b, whole, x, half if window.upper else b.sub(total, half), n)
     rest: list[int] = []

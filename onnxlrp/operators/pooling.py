@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def _spread(b: Builder, s: str, x: str, y: str, window: Window, include: bool) -
 
 def _counts(
     window: Window, size: tuple[int, ...], out: tuple[int, ...], include: bool, b: Builder, like: str
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+) -> np.ndarray[Any, Any]:
     """How many elements each window averages over: of the input, or of the padded input with `include`."""
     axes = []
     for axis, (d, o) in enumerate(zip(size, out, strict=True)):
@@ -161,7 +162,8 @@ def _counts(
     typed = b.numpy_type(like)
     if (counts == counts.flat[0]).all():
         return np.asarray(counts.flat[0], typed)
-    return counts.astype(typed)[None, None]
+    table: np.ndarray[Any, Any] = counts.astype(typed)[None, None]
+    return table
 
 
 def _repeat(b: Builder, share: str, x: str, kernel: tuple[int, ...]) -> str:
@@ -196,7 +198,7 @@ def _spread_at_run_time(b: Builder, s: str, x: str, y: str, window: Window, incl
     missing = b.op("Max", b.sub(reach, have), zeros)
     corner = b.integers([0, 0])
     ones = b.op("Pad", ones, b.op("Concat", corner, front, corner, missing, axis=0))
-    geometry = {"strides": list(window.strides), "dilations": list(window.dilations)}
+    geometry: dict[str, Any] = {"strides": list(window.strides), "dilations": list(window.dilations)}
     share = b.div(s, b.op("Conv", ones, ones_kernel, **geometry))
     rows = b.op("Reshape", share, b.op("Concat", b.integers([-1, 1]), out, axis=0))
     whole = b.op("ConvTranspose", rows, ones_kernel, **geometry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from onnxlrp.graph.view import Graph, Node
+from onnxlrp.graph.view import Graph, Node, reads
 from onnxlrp.operators.registry import find
 
 
@@ -13,7 +13,7 @@ def data_inputs(node: Node) -> tuple[str, ...]:
     """The inputs through which a node can hand relevance back; all of them for an operator that is not known."""
     entry = find(node)
     if entry is None or entry.data is None:
-        return tuple(i for i in node.inputs if i)
+        return reads(node)
     return tuple(node.inputs[p] for p in entry.data if p < len(node.inputs) and node.inputs[p])
 
 
@@ -29,9 +29,7 @@ class Paths:
             if entry is not None and entry.kind == "stop":
                 continue
             if any(i in self.forward for i in data_inputs(node)):
-                self.forward.update(
-                    o for o in node.outputs if o and (graph.is_float(o) or not graph.dtype(o))
-                )
+                self.forward.update(o for o in node.outputs if o and (graph.is_float(o) or not graph.dtype(o)))
         #: Those of them that the target depends on.
         self.between: set[str] = {target} & self.forward
         for node in reversed(graph.nodes):
@@ -90,7 +88,7 @@ class Paths:
             data = self._on_way(node)
             if data:
                 count = 1 + max(steps.get(i, 0) for i in data)
-                steps.update({o: count for o in node.outputs})
+                steps.update(dict.fromkeys(node.outputs, count))
         return steps
 
     @cached_property

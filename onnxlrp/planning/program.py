@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxlrp.errors import ConversionError
-from onnxlrp.graph.view import Graph, Node
+from onnxlrp.graph.view import Graph, Node, reads
 from onnxlrp.operators.behaviour import Behaviour, Linear, Product, Refusal, Stop
 from onnxlrp.operators.registry import Situation, find
 from onnxlrp.planning.paths import Paths
@@ -111,7 +111,7 @@ class Planner:
         return Program(tuple(steps), self._warnings(), frozenset(self._used))
 
     def _active(self, node: Node) -> frozenset[str]:
-        return frozenset(i for i in node.inputs if i in self.paths.forward)
+        return frozenset(i for i in reads(node) if i in self.paths.forward)
 
     def _step(self, node: Node) -> Step | None:
         region = self.regions.get(node.index)
@@ -137,9 +137,7 @@ class Planner:
     def _refuse(self, node: Node, reason: str, advice: str) -> None:
         self._obstacles.append(_Obstacle(node, reason, advice))
 
-    def _with_rule(
-        self, nodes: tuple[Node, ...], behaviour: Behaviour | Refusal, region: Region | None
-    ) -> Step | None:
+    def _with_rule(self, nodes: tuple[Node, ...], behaviour: Behaviour | Refusal, region: Region | None) -> Step | None:
         head = region.head if region else nodes[0]
         if isinstance(behaviour, Refusal):
             self._refuse(head, behaviour.reason, behaviour.advice)
@@ -167,9 +165,7 @@ class Planner:
             reason = f"{trouble}, so epsilon is used"
             rule, parameters = "epsilon", dict(_DEFAULT_PARAMETERS)
         elif trouble:
-            self._refuse(
-                head, f"{trouble} ({behaviour.kind})", f"name another rule for it in table {self.table.name}"
-            )
+            self._refuse(head, f"{trouble} ({behaviour.kind})", f"name another rule for it in table {self.table.name}")
             return None
         trouble = self._check_bounds(rule, parameters, behaviour)
         if trouble:
@@ -178,14 +174,10 @@ class Planner:
         stopped = self._stopped(rule, behaviour)
         return Step(nodes, behaviour, rule, parameters, reason, stopped, operator)
 
-    def _by_default(
-        self, nodes: tuple[Node, ...], head: Node, behaviour: Behaviour, operator: str
-    ) -> Step | None:
+    def _by_default(self, nodes: tuple[Node, ...], head: Node, behaviour: Behaviour, operator: str) -> Step | None:
         rule = _DEFAULTS.get(behaviour.kind)
         if rule is None:
-            self._refuse(
-                head, f"rule table {self.table.name} has no rule for it", "add an entry that matches it"
-            )
+            self._refuse(head, f"rule table {self.table.name} has no rule for it", "add an entry that matches it")
             return None
         note = f" ({behaviour.note})" if behaviour.note else ""
         reason = f"the usual rule for {behaviour.kind}{note}: the table names none"
@@ -200,20 +192,21 @@ class Planner:
         )
 
     def _reason(self, entry: Entry, facts: StepFacts, behaviour: Behaviour) -> str:
+        """Where the entry that decides stands, and the conditions of it that this step meets."""
         conditions = []
         if entry.names:
-            conditions.append("name")
+            conditions.append(f"name {' or '.join(entry.names)}")
+        if entry.regions:
+            conditions.append(f"region {facts.region}")
         if entry.position:
             conditions.append(f"{entry.position} layer")
-        if entry.regions:
-            conditions.append("region")
         if entry.ops:
-            conditions.append(facts.operators[0])
-        elif entry.kinds:
-            conditions.append(facts.kind)
+            conditions.append(f"op {facts.operators[0]}")
+        if entry.kinds:
+            conditions.append(f"kind {facts.kind}")
         if (entry.depth_from, entry.depth_to) != (0.0, 1.0):
-            conditions.append(f"depth {facts.depth:.2f}")
-        text = f"line {entry.line}: {', '.join(conditions) or 'any'}"
+            conditions.append(f"depth {facts.depth:.2f} in {entry.depth_from:g} to {entry.depth_to:g}")
+        text = f"line {entry.line} of {self.table.name}: {', '.join(conditions) or 'whatever is left'}"
         return f"{text}; {behaviour.note}" if behaviour.note else text
 
     def _check_bounds(self, rule: str, parameters: Mapping[str, Any], behaviour: Behaviour) -> str | None:

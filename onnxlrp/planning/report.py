@@ -19,7 +19,7 @@ def _runs(emitted: Sequence[Emitted], facts: Facts) -> Counter[str]:
     runs: Counter[str] = Counter()
     for node in emitted:
         inputs = [i for i in node.inputs if i]
-        given = [i for i in inputs if i.startswith(f"{PREFIX}/const") or i.startswith(f"{PREFIX}/ints")]
+        given = [i for i in inputs if i.startswith((f"{PREFIX}/const", f"{PREFIX}/ints"))]
         if all(i in fixed or i in given or facts.is_constant(i) for i in inputs):
             fixed.update(node.outputs)
         elif node.op in COUNTED:
@@ -27,9 +27,7 @@ def _runs(emitted: Sequence[Emitted], facts: Facts) -> Counter[str]:
     return runs
 
 
-def plan_steps(
-    graph: Graph, steps: Sequence[Step], emitted: Sequence[Emitted], facts: Facts
-) -> tuple[PlanStep, ...]:
+def plan_steps(graph: Graph, steps: Sequence[Step], emitted: Sequence[Emitted], facts: Facts) -> tuple[PlanStep, ...]:
     """One row per step, with the multiply-adds of its forward pass and of its rule."""
     runs = _runs(emitted, facts)
     rows = []

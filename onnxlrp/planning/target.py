@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.view import Dim, Graph, Node
@@ -54,8 +57,6 @@ def parse_target(target: str | int | Sequence[int], axis: int | None = None) -> 
         raise UsageError(f"an axis goes with the target argmax, not with {target!r}")
     if isinstance(target, bool):
         raise wrong
-    if isinstance(target, int):
-        return Target("index", (target,))
     if isinstance(target, str):
         if target in ("argmax", "input", "seed"):
             return Target(target, axis=axis)  # type: ignore[arg-type]
@@ -69,9 +70,13 @@ def parse_target(target: str | int | Sequence[int], axis: int | None = None) -> 
         except ValueError:
             raise wrong from None
     try:
-        return Target("index", tuple(int(i) for i in target))
-    except (TypeError, ValueError):
+        given = (target,) if isinstance(target, int | np.integer) else tuple(target)
+        indices = tuple(operator.index(i) for i in given)
+    except TypeError:
         raise wrong from None
+    if not indices:
+        raise wrong
+    return Target("index", indices)
 
 
 @dataclass(frozen=True)
@@ -146,11 +151,15 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
         UsageError: naming the sizes that are possible.
     """
     if shape is None:
-        if target.mode in ("index", "input", "top"):
-            raise UsageError(f"the rank of output {tensor!r} is not known; use the target argmax or seed")
+        if target.mode in ("index", "input", "top") or target.axis is not None:
+            raise UsageError(
+                f"the rank of output {tensor!r} is not known; use the target argmax without an axis, or seed"
+            )
         return
-    if target.mode == "argmax" and target.axis is not None and not -len(shape) <= target.axis < len(shape):
+    if target.axis is not None and not -len(shape) <= target.axis < len(shape):
         raise UsageError(f"axis {target.axis} is out of range for output {tensor!r} of rank {len(shape)}")
+    if target.axis is not None and target.axis % len(shape) == 0:
+        raise UsageError("axis 0 is the batch: samples are explained one by one; name another axis")
     if target.mode == "index":
         if len(target.index) != len(shape) - 1:
             raise UsageError(
@@ -160,7 +169,8 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
         for axis, (index, size) in enumerate(zip(target.index, shape[1:], strict=True), 1):
             if isinstance(size, int) and not -size <= index < size:
                 raise UsageError(
-                    f"target {index} is out of range: axis {axis} of output {tensor!r} has {size} elements (0 to {size - 1})"
+                    f"target {index} is out of range: axis {axis} of output {tensor!r} has {size} elements"
+                    f" (0 to {size - 1})"
                 )
     if target.mode in ("input", "top") and len(shape) < 2:
         raise UsageError(f"output {tensor!r} has no axis besides the batch, so there is no class to choose")

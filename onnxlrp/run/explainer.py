@@ -172,7 +172,7 @@ class Explainer:
         if unknown or missing:
             which = f"no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is missing"
             raise UsageError(f"{which}; the model's inputs are {', '.join(self.input_names)}")
-        return {n: np.asarray(a, self.input_types[n]) for n, a in inputs.items()}
+        return {n: _array(a, self.input_types[n], f"input {n!r}") for n, a in inputs.items()}
 
     def _extra_feed(self, value: onnx.ValueInfoProto, batch: int, target: Any, seed: Array | None) -> Array:
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
@@ -181,9 +181,11 @@ class Explainer:
         if value.name.startswith(SEED_INPUT):
             if seed is None:
                 raise UsageError("the model was converted with target='seed': give a seed")
-            return np.asarray(seed, dtype)
+            return _array(seed, dtype, "the seed")
         if target is None:
             raise UsageError("the model was converted with target='input': give a target")
+        if np.asarray(target).dtype.kind not in "iu":
+            raise UsageError(f"a target is made of whole numbers, not {target!r}")
         given = np.asarray(target, dtype)
         if given.ndim == 2:
             return given
@@ -194,6 +196,13 @@ class Explainer:
                 return row.reshape(batch, 1)
             raise UsageError(f"a target takes {width} indices per sample, not {row.size}")
         return np.tile(row[None, :], (batch, 1))
+
+
+def _array(given: Any, dtype: np.dtype[Any], what: str) -> Array:
+    try:
+        return np.asarray(given, dtype)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what} must be an array of {dtype}: {error}") from error
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:

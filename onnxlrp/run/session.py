@@ -10,7 +10,9 @@ import onnx
 
 from onnxlrp.errors import ModelReadError, UsageError
 
-_MISSING = "onnxruntime is not installed; install it with `pip install onnxlrp[cpu]`, or `pip install onnxlrp[gpu]` for CUDA"
+_MISSING = (
+    "onnxruntime is not installed; install it with `pip install onnxlrp[cpu]`, or `pip install onnxlrp[gpu]` for CUDA"
+)
 
 
 def runtime() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxlrp.graph.view import Graph, Node
@@ -21,8 +21,13 @@ from onnxlrp.read import external
 Array = np.ndarray[Any, Any]
 
 #: Operators whose result differs from run to run, so that they are never constant.
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+#: Operators that hand their elements on as they are.
+_MOVEMENT = (
+    *("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice"),
+    *("Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Split"),
 )
 #: Constant expressions above this many elements are left to the runtime.
 _FOLD_LIMIT = 1 << 16
@@ -66,7 +71,7 @@ class Facts:
     # -- constants ---------------------------------------------------------------------------------------------
 
     def _is_constant(self, node: Node) -> bool:
-        if node.op in _RANDOM or any(isinstance(v, onnx.GraphProto) for v in node.attributes.values()):
+        if node.op in RANDOM or any(isinstance(v, onnx.GraphProto) for v in node.attributes.values()):
             return False
         if node.op in ("Shape", "Size") and self.graph.static_shape(node.inputs[0]) is not None:
             return True
@@ -95,13 +100,12 @@ class Facts:
     def _compute(self, tensor: str) -> Array | None:
         initializer = self.graph.initializers.get(tensor)
         if initializer is not None:
-            return self._initializer(initializer)
+            return self._tensor(initializer)
         node = self.graph.producer.get(tensor)
         if node is None:
             return None
-        if node.op == "Constant" and "value" in node.attributes:
-            value = node.attributes["value"]
-            return numpy_helper.to_array(value) if isinstance(value, TensorProto) else None
+        if node.op == "Constant" and isinstance(node.attribute("value"), TensorProto):
+            return self._tensor(node.attribute("value"))
         if node.op == "Shape":
             return self._shape_value(node)
         inputs: dict[str, Array] = {}
@@ -114,10 +118,10 @@ class Facts:
             inputs[name] = given
         return self._fold(node, inputs, tensor)
 
-    def _initializer(self, initializer: TensorProto) -> Array | None:
-        if external.is_external(initializer) and not self._data_folders:
+    def _tensor(self, tensor: TensorProto) -> Array | None:
+        if external.is_external(tensor) and not self._data_folders:
             return None
-        return external.values(initializer, self._data_folders)
+        return external.values(tensor, self._data_folders)
 
     def _shape_value(self, node: Node) -> Array | None:
         shape = self.graph.static_shape(node.inputs[0])
@@ -164,12 +168,7 @@ class Facts:
             return UNBOUNDED
         value = self.value(tensor)
         bounds = UNBOUNDED
-        if (
-            value is not None
-            and value.size
-            and np.issubdtype(value.dtype, np.number)
-            and not np.iscomplexobj(value)
-        ):
+        if value is not None and value.size and np.issubdtype(value.dtype, np.number) and not np.iscomplexobj(value):
             numbers = value.astype(np.float64)
             if np.isfinite(numbers).all():
                 bounds = Range(float(numbers.min()), float(numbers.max()))
@@ -181,11 +180,13 @@ class Facts:
 
     def _set_range(self, node: Node) -> None:
         bound = _RANGES.get(node.op)
-        if bound is None or node.domain or not node.outputs or node.outputs[0] in self.constants:
+        if bound is None or node.domain:
             return
-        self._ranges[node.outputs[0]] = bound(self, node)
-        if node.op == "Split":
-            self._ranges.update({o: self._ranges[node.outputs[0]] for o in node.outputs})
+        outputs = node.outputs if node.op == "Split" else node.outputs[:1]
+        for output in outputs:
+            # Integers wrap around and truncate, so that bounds are stated for floats only.
+            if output and output not in self.constants and self.graph.is_float(output):
+                self._ranges[output] = bound(self, node)
 
     # -- stand-ins ---------------------------------------------------------------------------------------------
 
@@ -221,6 +222,16 @@ def _hull(facts: Facts, node: Node) -> Range:
     return Range(min(r.low for r in ranges), max(r.high for r in ranges))
 
 
+def _max(facts: Facts, node: Node) -> Range:
+    ranges = [facts.range(i) for i in node.inputs]
+    return Range(max(r.low for r in ranges), max(r.high for r in ranges))
+
+
+def _min(facts: Facts, node: Node) -> Range:
+    ranges = [facts.range(i) for i in node.inputs]
+    return Range(min(r.low for r in ranges), min(r.high for r in ranges))
+
+
 def _pad(facts: Facts, node: Node) -> Range:
     r = facts.range(node.inputs[0])
     if node.attribute("mode", "constant") != "constant":
@@ -234,12 +245,11 @@ def _relu(facts: Facts, node: Node) -> Range:
 
 
 def _clip(facts: Facts, node: Node) -> Range:
+    """min(max(x, low), high) grows with each of the three, and the bounds may be data themselves."""
     inner = facts.range(node.inputs[0])
-    low = facts.scalar(node.input(1)) if node.input(1) else -np.inf
-    high = facts.scalar(node.input(2)) if node.input(2) else np.inf
-    low = -np.inf if low is None else low
-    high = np.inf if high is None else high
-    return Range(min(max(inner.low, low), high), max(min(inner.high, high), low))
+    low = facts.range(node.input(1)) if node.input(1) else Range(-np.inf, -np.inf)
+    high = facts.range(node.input(2)) if node.input(2) else Range(np.inf, np.inf)
+    return Range(min(max(inner.low, low.low), high.low), min(max(inner.high, low.high), high.high))
 
 
 def _corner(values: list[float]) -> Range:
@@ -282,6 +292,17 @@ def _mean(facts: Facts, node: Node) -> Range:
     return Range(sum(r.low for r in ranges) / len(ranges), sum(r.high for r in ranges) / len(ranges))
 
 
+def _dropout(facts: Facts, node: Node) -> Range:
+    """In training mode what is left is scaled up."""
+    training = facts.value(node.input(2)) if node.input(2) else np.asarray(False)
+    return UNBOUNDED if training is None or training.any() else _same(facts, node)
+
+
+def _elu(facts: Facts, node: Node) -> Range:
+    alpha, high = node.attribute("alpha", 1.0), max(facts.range(node.inputs[0]).high, 0.0)
+    return Range(min(-alpha, 0.0), max(-alpha, high))
+
+
 def _sum_of_nonnegative(facts: Facts, node: Node) -> Range:
     return Range(0.0, np.inf) if facts.nonnegative(node.inputs[0]) else UNBOUNDED
 
@@ -309,7 +330,8 @@ _RANGES: Mapping[str, RangeOf] = {
     "ReduceL1": _fixed(0.0, np.inf),
     "ReduceL2": _fixed(0.0, np.inf),
     "ReduceSumSquare": _fixed(0.0, np.inf),
-    "Elu": lambda f, n: Range(-abs(n.attribute("alpha", 1.0)), max(f.range(n.inputs[0]).high, 0.0)),
+    "Elu": _elu,
+    "Dropout": _dropout,
     "Add": _add,
     "Sum": _add,
     "Sub": _sub,
@@ -318,8 +340,8 @@ _RANGES: Mapping[str, RangeOf] = {
     "Mean": _mean,
     "Neg": lambda f, n: Range(-f.range(n.inputs[0]).high, -f.range(n.inputs[0]).low),
     "Concat": _hull,
-    "Max": _hull,
-    "Min": _hull,
+    "Max": _max,
+    "Min": _min,
     "Pad": _pad,
     "MaxPool": _same,
     "GlobalMaxPool": _same,
@@ -331,11 +353,5 @@ _RANGES: Mapping[str, RangeOf] = {
     "ReduceSum": _sum_of_nonnegative,
     "LRN": _sum_of_nonnegative,
     "Resize": _resize,
-    **{
-        op: _same
-        for op in (
-            "Identity Dropout Cast Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Slice Gather GatherElements"
-            " GatherND DepthToSpace SpaceToDepth Split"
-        ).split()
-    },
+    **dict.fromkeys(_MOVEMENT, _same),
 }

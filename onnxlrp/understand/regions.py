@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.view import Graph, Node
@@ -39,7 +40,10 @@ class Region:
 
 @dataclass(frozen=True)
 class _Affine:
-    """y = k x + c along the output channels; either may be missing. `c` may have any shape that broadcasts to y."""
+    """y = k x + c along the output channels; either may be missing.
+
+    Both are vectors over the channels; behind a dense layer `c` may have any shape that broadcasts to y.
+    """
 
     k: Expression | None = None
     c: Expression | None = None
@@ -85,9 +89,9 @@ def _only_consumer(graph: Graph, tensor: str, pinned: frozenset[str]) -> Node | 
 
 def _channel_axis(head: Node, graph: Graph, tensor: str) -> int | None:
     rank = graph.rank(tensor)
-    if rank is None:
+    if not rank:
         return None
-    return rank - 1 if head.op in ("Gemm", "MatMul") else 1
+    return rank - 1 if _is_dense(head) else 1
 
 
 def _is_channel_vector(graph: Graph, constant: str, tensor: str, axis: int) -> bool:
@@ -107,13 +111,7 @@ def _affine(node: Node, x: str, head: Node, graph: Graph, facts: Facts, merge_bn
         return None
     if node.op == "BatchNormalization":
         constants = all(facts.is_constant(i) for i in node.inputs[1:5])
-        if (
-            not merge_bn
-            or not constants
-            or node.attribute("training_mode", 0)
-            or node.inputs[0] != x
-            or axis != 1
-        ):
+        if not merge_bn or not constants or node.attribute("training_mode", 0) or node.inputs[0] != x or axis != 1:
             return None
         epsilon = node.attribute("epsilon", 1e-5)
         if not _can_scale(head, graph):
@@ -129,25 +127,26 @@ def _affine(node: Node, x: str, head: Node, graph: Graph, facts: Facts, merge_bn
     if not facts.is_constant(constant) or (swapped and node.op in ("Sub", "Div")):
         return None
     vector = _is_channel_vector(graph, constant, x, axis)
-    if node.op in ("Mul", "Div"):
-        if not vector or not _can_scale(head, graph):
+    size = (graph.shape(x) or ())[axis]
+
+    def change(b: Builder) -> str:
+        turned = {"Div": "Reciprocal", "Sub": "Neg"}.get(node.op)
+        return b.op(turned, constant) if turned else constant
+
+    if node.op in ("Mul", "Div") or not _is_dense(head):
+        if not vector or not isinstance(size, int) or not _can_scale(head, graph):
             return None
-        size = (graph.shape(x) or ())[axis]
-        if not isinstance(size, int):
-            return None
-        inverse = node.op == "Div"
-        return _Affine(lambda b: _vector(b, constant, size, inverse))
-    if not vector:
-        # A bias of another shape is fine for a layer that adds its bias to the output anyway.
-        if head.op != "MatMul" or graph.shape(node.outputs[0]) != graph.shape(x):
-            return None
-    return _Affine(None, lambda b: b.op("Neg", constant) if node.op == "Sub" else constant)
+        channels = partial(_vector, constant=change, size=size)
+        return _Affine(k=channels) if node.op in ("Mul", "Div") else _Affine(c=channels)
+    # A dense layer's bias may have any shape that does not enlarge the output.
+    if not vector and (head.op != "MatMul" or graph.shape(node.outputs[0]) != graph.shape(x)):
+        return None
+    return _Affine(c=change)
 
 
-def _vector(b: Builder, constant: str, size: int, inverse: bool) -> str:
-    flat = b.op("Reshape", constant, b.integers([-1]))
-    full = b.op("Expand", flat, b.integers([size]))
-    return b.op("Reciprocal", full) if inverse else full
+def _vector(b: Builder, constant: Expression, size: int) -> str:
+    flat = b.op("Reshape", constant(b), b.integers([-1]))
+    return b.op("Expand", flat, b.integers([size]))
 
 
 def _can_scale(head: Node, graph: Graph) -> bool:
@@ -162,20 +161,11 @@ def _merge_forward(graph: Graph, facts: Facts, pinned: frozenset[str], regions: 
         y = node.outputs[0]
         readers = graph.consumers.get(y, ())
         constants = all(facts.is_constant(i) for i in node.inputs[1:5])
-        if (
-            not readers
-            or y in pinned
-            or y in graph.outputs
-            or not constants
-            or node.attribute("training_mode", 0)
-        ):
+        if not readers or y in pinned or not constants or node.attribute("training_mode", 0):
             continue
         heads = [regions.get(r.index) for r in readers]
         if not all(
-            region is not None
-            and region.head is reader
-            and reader.inputs[0] == y
-            and _takes_scale(reader, graph)
+            region is not None and region.head is reader and reader.inputs[0] == y and _takes_scale(reader, graph)
             for region, reader in zip(heads, readers, strict=True)
         ):
             continue
@@ -191,9 +181,7 @@ def _takes_scale(reader: Node, graph: Graph) -> bool:
     return reader.op != "Gemm" or not reader.attribute("transA", 0)
 
 
-def describe_region(
-    region: Region, at: Situation, active: Callable[[Node], frozenset[str]]
-) -> Linear | Refusal:
+def describe_region(region: Region, at: Situation, active: Callable[[Node], frozenset[str]]) -> Linear | Refusal:
     """The region as one linear layer.
 
     Args:
@@ -240,29 +228,23 @@ def _before_affine(op: Linear, step: _Affine, y: str, graph: Graph, head: Node) 
         if before is not None:
             factor = None
             if k is not None:
-                factor = (
-                    k(b)
-                    if native
-                    else channel_shape(b, k(b), rank, 1 if head.op.startswith("Conv") else rank - 1)
-                )
+                factor = k(b) if native else channel_shape(b, k(b), rank, rank - 1 if _is_dense(head) else 1)
             parts.append(before(b) if factor is None else b.mul(before(b), factor))
         if c is not None:
-            parts.append(b.op("Reshape", c(b), b.integers([-1])) if native and not _is_gemm(head) else c(b))
-            if not native and head.op.startswith("Conv") and step.k is not None:
-                parts[-1] = channel_shape(b, parts[-1], rank)
+            parts.append(c(b) if native or _is_dense(head) else channel_shape(b, c(b), rank))
         return b.sum(parts)
 
     has_bias = before is not None or c is not None
     return replace(op, terms=(Term(term.x, weighted),), y=y, bias=bias if has_bias else None)
 
 
-def _is_gemm(head: Node) -> bool:
+def _is_dense(head: Node) -> bool:
     return head.op in ("Gemm", "MatMul")
 
 
 def _behind_batch_norm(op: Linear, node: Node, head: Node, graph: Graph) -> Linear:
     """The layer applied to k x + c. With zero padding c does not reach the border, so the bias is a plane."""
-    term, weighted = _weighted(op)
+    _, weighted = _weighted(op)
     scale_input, inner = weighted.scale_input, weighted
     if scale_input is None:
         raise LookupError(head.op)
@@ -277,10 +259,8 @@ def _behind_batch_norm(op: Linear, node: Node, head: Node, graph: Graph) -> Line
         shift = channel_shape(b, batch_norm_factors(b, node.inputs, epsilon)[1], rank)
         shape = graph.shape(x) or ()
         sizes = [d for d in shape[1:] if isinstance(d, int)]
-        if len(sizes) == rank - 1:
-            plane = b.op("Expand", shift, b.integers([1, *sizes]))
-        else:
-            plane = b.expand_like(shift, x)
+        static = len(sizes) == rank - 1
+        plane = b.op("Expand", shift, b.integers([1, *sizes])) if static else b.expand_like(shift, x)
         return inner.forward(b, plane, inner.weight(b), before(b) if before else None)
 
     return replace(op, terms=(Term(x, scaled),), bias=bias, bias_size=None)

@@ -32,9 +32,7 @@ def random_inputs(graph: Graph, samples: int, seed: int = 0) -> dict[str, Array]
         info = graph.info(name)
         if info.shape is None or not info.dtype:
             raise UsageError(f"input {name!r} has no known rank; give data for it")
-        shape = [
-            d if isinstance(d, int) else (samples if i == 0 else _OPEN_SIZE) for i, d in enumerate(info.shape)
-        ]
+        shape = [d if isinstance(d, int) else (samples if i == 0 else _OPEN_SIZE) for i, d in enumerate(info.shape)]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(info.dtype)
         if info.dtype in FLOAT_TYPES:
             found[name] = rng.standard_normal(shape).astype(dtype)

@@ -16,11 +16,11 @@ from onnxlrp.api import ModelLike, Rules, TargetLike
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.check.strip import strip
-from onnxlrp.compile import LEDGER_OUTPUT, Converted, Request, compile_model
+from onnxlrp.compile import LEDGER_OUTPUT, Converted, Request, compile_model, suffix
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, is_added_input
 from onnxlrp.errors import UsageError
 from onnxlrp.graph.view import Graph
-from onnxlrp.planning.target import parse_target
+from onnxlrp.planning.target import parse_target, resolve_outputs
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.run.session import open_session
@@ -76,9 +76,7 @@ def verify(
     source = load(model, base_dir)
     if metadata.converted_by(source.model) is not None:
         if rules is not None or target is not None or inputs or outputs or axis is not None:
-            raise UsageError(
-                "the model is already converted; its rules, target, inputs and outputs are fixed"
-            )
+            raise UsageError("the model is already converted; its rules, target, inputs and outputs are fixed")
         subject = _of_converted(source)
     else:
         request = Request(
@@ -129,15 +127,17 @@ def _run(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except Exception as error:  # onnxruntime raises its own unrelated classes
         lines = str(error).strip().splitlines()
-        raise UsageError(
-            f"onnxruntime cannot run the model on this data: {lines[0] if lines else error!r}"
-        ) from error
+        raise UsageError(f"onnxruntime cannot run the model on this data: {lines[0] if lines else error!r}") from error
 
 
 def _with_added_inputs(
-    model: onnx.ModelProto, feeds: Mapping[str, Array], explained: Array | None
+    model: onnx.ModelProto, feeds: Mapping[str, Array], explained: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Values for the inputs that the conversion added: class 0, or a fixed random seed."""
+    """Values for the inputs that the conversion added: class 0, or a fixed random seed.
+
+    Args:
+        explained: the explained tensors by the name of the seed that is put on them.
+    """
     full = dict(feeds)
     batch = next((a.shape[0] for a in feeds.values() if a.ndim), 1)
     for value in model.graph.input:
@@ -145,9 +145,8 @@ def _with_added_inputs(
             continue
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         if value.name.startswith(SEED_INPUT):
-            if explained is None:
-                raise UsageError("the shape of the explained output is not known")
-            full[value.name] = np.random.default_rng(1).standard_normal(explained.shape).astype(dtype)
+            shape = explained[value.name].shape
+            full[value.name] = np.asarray(np.random.default_rng(1).standard_normal(shape), dtype)
         elif value.name.startswith(EXPLAIN_INPUT):
             full[value.name] = np.ones((batch, 1), dtype)
         else:
@@ -157,6 +156,8 @@ def _with_added_inputs(
 
 def _relative(a: Array, b: Array) -> float:
     """Relative L2 distance; 0 for two tensors of zeros."""
+    if a.shape != b.shape:
+        return float("inf")
     a, b = a.astype(np.float64), b.astype(np.float64)
     size = float(np.linalg.norm(b))
     distance = float(np.linalg.norm(a - b))
@@ -164,19 +165,18 @@ def _relative(a: Array, b: Array) -> float:
 
 
 def _largest(a: Array, b: Array) -> float:
-    """Largest difference relative to the largest value."""
-    if a.dtype.kind not in "fiu":
+    """Largest difference relative to the largest finite value; infinite where something else than numbers differs."""
+    if a.dtype.kind not in "fiu" or a.shape != b.shape:
         return 0.0 if np.array_equal(a, b) else float("inf")
     a, b = a.astype(np.float64), b.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    difference = np.where(same, 0.0, np.abs(a - b))
-    size = float(np.max(np.abs(b), initial=0.0))
-    return float(np.max(difference, initial=0.0)) / (size or 1.0)
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    size = float(np.max(np.abs(b[finite]), initial=0.0))
+    return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0)) / (size or 1.0)
 
 
-def _report(
-    subject: _Subject, graph: Graph, feeds: dict[str, Array], providers: Sequence[str] | None
-) -> Report:
+def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers: Sequence[str] | None) -> Report:
     kept = compile_model(
         prepare(replace(subject.source, model=subject.original)),
         replace(subject.request, target=_plain_target(subject.request), on_demand=False, ledger=True),
@@ -184,7 +184,7 @@ def _report(
     names = list(graph.outputs)
     results: dict[bool, dict[str, Array]] = {}
     checks: list[Check] = []
-    explained = _explained_output(subject, kept, feeds, providers)
+    explained = _seeded(subject, feeds, providers)
     full = _with_added_inputs(subject.converted, feeds, explained)
     for optimised in (False, True):
         before = _run(_session(subject.original, subject.source, optimised, providers), feeds)
@@ -210,19 +210,20 @@ def _plain_target(request: Request) -> TargetLike:
     return "argmax" if target.mode == "top" else request.target
 
 
-def _explained_output(
-    subject: _Subject, kept: Converted, feeds: Mapping[str, Array], providers: Sequence[str] | None
-) -> Array | None:
-    """The value of the explained tensor, needed only to make a seed of its shape."""
+def _seeded(subject: _Subject, feeds: Mapping[str, Array], providers: Sequence[str] | None) -> dict[str, Array]:
+    """The values of the explained tensors, needed only to make seeds of their shapes, by the names of the seeds."""
     if subject.request.target != "seed":
-        return None
-    found = metadata.read(kept.model)
-    original = onnx.ModelProto()
-    original.CopyFrom(prepare(replace(subject.source, model=subject.original)).model)
-    name = found.explained_output if found else ""
-    if name not in {v.name for v in original.graph.output}:
-        original.graph.output.append(onnx.ValueInfoProto(name=name))
-    return _run(_session(original, subject.source, True, providers), feeds)[name]
+        return {}
+    prepared = prepare(replace(subject.source, model=subject.original))
+    targets = resolve_outputs(Graph(prepared.model, prepared.inferred), subject.request.outputs)
+    model = onnx.ModelProto()
+    model.CopyFrom(prepared.model)
+    returned = {v.name for v in model.graph.output}
+    model.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in dict.fromkeys(t.tensor for t in targets) if name not in returned
+    )
+    values = _run(_session(model, subject.source, True, providers), feeds)
+    return {SEED_INPUT + suffix(t, len(targets) > 1): values[t.tensor] for t in targets}
 
 
 def _forward_check(
@@ -251,9 +252,7 @@ def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode,
         open_amount = arrived - sent - bias - stabiliser - other - stopped
         gap = abs(open_amount) / mass if mass else abs(open_amount)
         lines.append(
-            WorstNode(
-                step.nodes[-1], step.operator, step.rule, arrived, sent, bias, stabiliser, other, stopped, gap
-            )
+            WorstNode(step.nodes[-1], step.operator, step.rule, arrived, sent, bias, stabiliser, other, stopped, gap)
         )
     lines.sort(key=lambda line: -line.gap if np.isfinite(line.gap) else -np.inf)
     widest = lines[0].gap if lines else 0.0
@@ -262,9 +261,7 @@ def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode,
     return Check("ledger", passed, widest, LEDGER_LIMIT, where), tuple(lines[:_WORST])
 
 
-def _batch_check(
-    graph: Graph, session: Any, feeds: Mapping[str, Array], together: Mapping[str, Array]
-) -> Check:
+def _batch_check(graph: Graph, session: Any, feeds: Mapping[str, Array], together: Mapping[str, Array]) -> Check:
     name = "batch independence"
     own = {n: a for n, a in feeds.items() if n in graph.inputs}
     if not has_open_batch(graph, own):
@@ -275,5 +272,6 @@ def _batch_check(
     worst = 0.0
     for i in range(count):
         alone = _run(session, {n: a[i : i + 1] for n, a in feeds.items()})
-        worst = max([worst, *(_relative(alone[n], a[i : i + 1]) for n, a in together.items())])
+        # Unlike max() this lets a NaN through.
+        worst = float(np.max([worst, *(_relative(alone[n], a[i : i + 1]) for n, a in together.items())]))
     return Check(name, worst <= BATCH_LIMIT, worst, BATCH_LIMIT, f"{count} samples alone and together")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,16 @@ def run() -> Run:
     return lambda *arguments: CliRunner().invoke(cli, arguments, prog_name="onnxlrp")
 
 
-def process(*arguments: str, before: str = "", **options: object) -> subprocess.CompletedProcess[str]:
-    """Run `onnxlrp ARGUMENTS...` as a process; `before` is Python code that runs first."""
+def process(
+    *arguments: str, before: str = "", env: Mapping[str, str] | None = None, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run `onnxlrp ARGUMENTS...` as a process; `before` is Python code that runs first, `env` adds variables."""
     root = Path(next(iter(onnxlrp.__path__))).parent
     code = f"import sys\n{before}\nfrom onnxlrp.cli.main import main\nmain()"
     settings = {"encoding": "utf-8", "stderr": subprocess.PIPE, "timeout": 60, **options}
     if "stdout" not in settings:
         settings["stdout"] = subprocess.PIPE
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": str(root), **(env or {})}
     return subprocess.run([sys.executable, "-c", code, *arguments], env=environment, **settings)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import onnxlrp
+from onnxlrp.cli.convert import added_inputs
 from onnxlrp.cli.output import quantity, shortened, size
 from onnxlrp.cli.plan import rule_label
 from onnxlrp.planning.model import Plan
@@ -41,9 +42,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, example_plan: Plan) -> list[Any]:
         received.append((model, out, options))
         path = Path(out or "m.lrp.onnx")
         relevance = {"image": "image_relevance"}
-        return Converted(
-            path, relevance, example_plan.warnings, example_plan.notes, 23_962, 0.84, example_plan
-        )
+        return Converted(path, relevance, example_plan.warnings, example_plan.notes, 23_962, 0.84, example_plan)
 
     monkeypatch.setattr(onnxlrp, "convert_file", convert_file, raising=False)
     monkeypatch.setattr(onnxlrp, "plan", lambda model, **options: example_plan)
@@ -63,9 +62,25 @@ def test_convert_sums_up_what_was_written(run: Run, calls: list[Any]) -> None:
         "target": "argmax of logits",
         "cost": "3.00x the forward pass (2.0 M multiply-adds, and 4.0 M for relevance)",
         "file": "23.4 KiB larger than the model",
-        "time": "0.8 s",
+        "time": "0.84 s",
         "notes": "Softmax was stepped over: relevance starts at logits",
     }
+
+
+@pytest.mark.parametrize(
+    ("target", "on_demand", "outputs", "added"),
+    [
+        ("argmax", False, ("y",), []),
+        ("input", False, ("y",), ["lrp_target: int64 [batch, number of indices]"]),
+        ("seed", True, ("y",), ["lrp_seed: float, shaped like y", "lrp_explain: bool [batch, 1]"]),
+        ("seed", False, ("y", "z"), ["lrp_seed_y: float, shaped like y", "lrp_seed_z: float, shaped like z"]),
+    ],
+)
+def test_convert_names_the_inputs_that_it_adds(
+    target: str, on_demand: bool, outputs: tuple[str, ...], added: list[str]
+) -> None:
+    plan = Plan("t", target, ("x",), outputs, (), settings={"on_demand": on_demand})
+    assert added_inputs(plan) == added
 
 
 def test_convert_as_json(run: Run, calls: list[Any]) -> None:
@@ -100,9 +115,7 @@ def test_plan_in_a_pipe_has_one_complete_line_for_each_step(run: Run, calls: lis
     assert result.stderr == "warning: entry on line 7 matches no node\n"
 
 
-def test_plan_leaves_out_an_empty_column(
-    run: Run, monkeypatch: pytest.MonkeyPatch, example_plan: Plan
-) -> None:
+def test_plan_leaves_out_an_empty_column(run: Run, monkeypatch: pytest.MonkeyPatch, example_plan: Plan) -> None:
     plan = Plan("t", "argmax", ("x",), ("y",), example_plan.steps[:1])
     monkeypatch.setattr(onnxlrp, "plan", lambda model, **options: plan)
     result = run("plan", "m.onnx")

@@ -117,9 +117,7 @@ def test_output_that_cannot_be_written_is_an_error() -> None:
     assert result.stderr == "onnxlrp: No space left on device\n"
 
 
-def test_names_that_the_terminal_cannot_show_are_escaped(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_names_that_the_terminal_cannot_show_are_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     table = tmp_path / "own.toml"
     table.write_text('description = "größer → kleiner"\n[[rule]]\nrule = "flat"\n', encoding="utf-8")
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,7 @@ class WorstNode:
     relevance_out: float
     bias: float
     stabiliser: float
+    other: float
     stopped: float
     gap: float
 
@@ -142,17 +144,18 @@ class Report:
 
 
 GOOD = Check("forward equality", True, 0.0, 1e-5, "optimisation off")
+SKIPPED = Check("batch independence", True, None, None, "the batch size is fixed")
 BAD = Check("ledger", False, float("nan"), 1e-3, "the widest gap is at /f/0/Conv")
 
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stands in for `onnxlrp.verification.verify`; the report holds the checks under "checks"."""
-    call: dict[str, Any] = {"checks": (GOOD,)}
+    call: dict[str, Any] = {"checks": (GOOD, SKIPPED)}
 
     def verify(model: str, data: Any, **options: Any) -> Report:
         call.update(options, model=model, data=data)
-        worst = WorstNode("/f/0/Conv", "Conv", "z-plus", 1.0, 0.5, 0.25, 1e-7, 0.0, 0.24999)
+        worst = WorstNode("/f/0/Conv", "Conv", "z-plus", 1.0, 0.5, 0.25, 1e-7, 0.0, 0.0, 0.24999)
         return Report(call["checks"], (worst,))
 
     monkeypatch.setitem(sys.modules, "onnxlrp.verification", SimpleNamespace(verify=verify))
@@ -166,7 +169,10 @@ def test_verify_prints_its_checks_and_the_worst_nodes(run: Run, verified: dict[s
     assert (verified["rules"], verified["samples"]) == ("epsilon", 3)
     lines = result.stdout.splitlines()
     assert lines[2].split() == ["forward", "equality", "ok", "0", "1e-05", "optimisation", "off"]
-    assert lines[-1].split() == ["/f/0/Conv", "Conv", "z-plus", "1", "0.5", "0.25", "1e-07", "0", "0.25"]
+    assert lines[3].split() == ["batch", "independence", "-", "the", "batch", "size", "is", "fixed"]
+    assert lines[-1] == "m.onnx: every check that applies has passed"
+    cells = re.split(" {2,}", lines[-3].strip())
+    assert cells == ["0.25", "/f/0/Conv", "z-plus", "1", "passed on 0.5, bias 0.25, stabiliser 1e-07"]
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
@@ -181,6 +187,7 @@ def test_a_failed_check_is_exit_code_5(run: Run, verified: dict[str, Any], form:
         assert found["checks"][1]["value"] is None
     else:
         assert "FAILED" in result.stdout
+        assert "has passed" not in result.stdout
 
 
 def test_verify_reads_arrays_by_input_name(run: Run, verified: dict[str, Any], tmp_path: Path) -> None:

@@ -45,9 +45,7 @@ def test_rules_checks_a_file(run: Run, tmp_path: Path) -> None:
 def test_rules_describes_the_rules(run: Run) -> None:
     listed = [line.split()[0] for line in run("rules", "--rule", "all").stdout.splitlines()[2:]]
     assert listed == list(RULES)
-    assert [rule["name"] for rule in json.loads(run("rules", "--rule", "all", "--json").stdout)] == list(
-        RULES
-    )
+    assert [rule["name"] for rule in json.loads(run("rules", "--rule", "all", "--json").stdout)] == list(RULES)
     text = run("rules", "--rule", "z+").stdout
     for part in ("z-plus", "also called", RULES["z-plus"].source, "epsilon (default 1e-06)"):
         assert part in text
@@ -88,5 +86,5 @@ def test_without_a_command_the_help_is_shown(run: Run) -> None:
     result = run()
     assert result.exit_code == 0
     assert result.stdout == run("--help").stdout
-    for command in ("convert", "plan", "explain", "verify", "rules", "ops"):
-        assert f"\n  {command} " in result.stdout
+    listed = [line.split()[0] for line in result.stdout.split("Commands:\n")[1].splitlines()]
+    assert listed == ["convert", "plan", "explain", "verify", "rules", "ops"]

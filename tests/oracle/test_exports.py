@@ -6,7 +6,7 @@ One network stands for each family whose operators are treated; those with atten
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import onnx
@@ -17,13 +17,13 @@ from torch import Tensor
 
 import onnxlrp
 from onnxlrp import verify
-from tests.oracle.networks import export, images, randomise
+from tests.oracle.networks import BUILDERS, export, images, randomise
 from tests.support.evaluate import cosine, relative_l2, run_onnxruntime, run_reference, to_float64
 
 #: name -> image size
 ARCHITECTURES: Mapping[str, int] = {
     "alexnet": 224,
-    "vgg11_bn": 224,
+    "vgg11_bn": 64,
     "resnet18": 64,
     "resnext50_32x4d": 64,
     "densenet121": 64,
@@ -45,7 +45,8 @@ EXPORTERS = {"dynamo": True, "torchscript": False}
 def exported(name: str, exporter: str) -> onnx.ModelProto:
     torch.manual_seed(0)
     extra = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    network = randomise(getattr(torchvision.models, name)(num_classes=20, **extra), size=ARCHITECTURES[name])
+    build = BUILDERS.get(name) or partial(getattr(torchvision.models, name), num_classes=20, **extra)
+    network = randomise(build(), size=ARCHITECTURES[name])
     x = images(2, size=ARCHITECTURES[name])
     return export(network, x, dynamo=EXPORTERS[exporter], keep_batch_normalization=False)
 

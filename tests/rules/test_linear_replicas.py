@@ -99,9 +99,7 @@ def data(name: str) -> np.ndarray:
 def test_signed_input(case: str, rule: str, dynamic: str, tmp_path: Path) -> None:
     name, parameters = RULES[rule]
     x = data(case)
-    explained = explain_seeded(
-        CASES[case].model(dynamic=dynamic), table(name, parameters), {"x": x}, tmp_path
-    )
+    explained = explain_seeded(CASES[case].model(dynamic=dynamic), table(name, parameters), {"x": x}, tmp_path)
     expected = propagate(operator(case), name, parameters, x, explained.seeded)
     assert relative_l2(explained.relevance["x"], expected) < TOLERANCE
 
@@ -137,9 +135,7 @@ def test_bounds_from_initializers(tmp_path: Path) -> None:
     x = data(case)
     low, high = x[:1] - 0.5, x.max(axis=0, keepdims=True) + 0.25
     model = CASES[case].model(dynamic="batch")
-    model.graph.initializer.extend(
-        [numpy_helper.from_array(low, "low"), numpy_helper.from_array(high, "high")]
-    )
+    model.graph.initializer.extend([numpy_helper.from_array(low, "low"), numpy_helper.from_array(high, "high")])
     explained = explain_seeded(model, table("z-box", {"low": "low", "high": "high"}), {"x": x}, tmp_path)
     expected = propagate(operator(case), "z-box", {"low": low, "high": high}, x, explained.seeded)
     assert relative_l2(explained.relevance["x"], expected) < TOLERANCE

@@ -301,9 +301,7 @@ def test_normalisations(case: str, rule: str, tmp_path: Path) -> None:
     assert relative_l2(explained.relevance["a"], expected) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "case", ["instancenormalization", "layernormalization", "lrn", "batchnormalization-alone"]
-)
+@pytest.mark.parametrize("case", ["instancenormalization", "layernormalization", "lrn", "batchnormalization-alone"])
 def test_normalisations_can_pass_relevance(case: str, tmp_path: Path) -> None:
     entries = {kind: ("pass", {}) for kind in ("affine", "normalization")}
     explained = explain(case, table(entries), tmp_path)

@@ -43,9 +43,7 @@ class Case:
         return net.model(self.build(net, *inputs), ranks=[self.rank])
 
     def feeds(self) -> dict[str, Array]:
-        made = {
-            n: distinct(*s, seed=i + 1) for i, (n, s) in enumerate(zip(self.names, self.shapes, strict=True))
-        }
+        made = {n: distinct(*s, seed=i + 1) for i, (n, s) in enumerate(zip(self.names, self.shapes, strict=True))}
         return made if self.low is None else {n: x - x.min() + self.low for n, x in made.items()}
 
 

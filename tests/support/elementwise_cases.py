@@ -108,9 +108,7 @@ PRODUCTS: Mapping[str, Case] = {
 QUOTIENTS: Mapping[str, Case] = {
     "div": Case(((2, 3), (2, 3)), lambda net, x, z: net.op("Div", x, z), 2, low=0.5),
     "div-broadcast": Case(((2, 1, 3), (4, 1)), lambda net, x, z: net.op("Div", x, z), 3, low=0.5),
-    "constant-over-data": Case(
-        ((2, 3),), lambda net, x: net.op("Div", net.constant(constant(3)), x), 2, low=0.5
-    ),
+    "constant-over-data": Case(((2, 3),), lambda net, x: net.op("Div", net.constant(constant(3)), x), 2, low=0.5),
 }
 
 

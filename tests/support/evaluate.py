@@ -31,17 +31,13 @@ def run_reference(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Ar
     return reference(model)(feeds)
 
 
-def run_onnxruntime(
-    model: ModelProto, feeds: Mapping[str, Array], *, optimised: bool = True
-) -> dict[str, Array]:
+def run_onnxruntime(model: ModelProto, feeds: Mapping[str, Array], *, optimised: bool = True) -> dict[str, Array]:
     """Outputs by name, computed by onnxruntime on the CPU, with all graph optimisations or none."""
     options = onnxruntime.SessionOptions()
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
@@ -97,9 +93,7 @@ def _widen_constant(node: NodeProto) -> None:
 
 def _widen_tensor(tensor: TensorProto) -> None:
     if tensor.data_type in _NARROW:
-        tensor.CopyFrom(
-            numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
-        )
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
 
 
 def _widen_value(value: ValueInfoProto) -> None:

@@ -53,9 +53,7 @@ class _Weights:
 _random = _Weights()
 
 
-def _convolution(
-    op: str, shape: tuple[int, ...], weight: tuple[int, ...], bias: int | None, **attributes: Any
-) -> Case:
+def _convolution(op: str, shape: tuple[int, ...], weight: tuple[int, ...], bias: int | None, **attributes: Any) -> Case:
     w = _random(*weight)
     b = None if bias is None else _random(bias)
 
@@ -121,9 +119,7 @@ def _merged(shape: tuple[int, ...], *steps: Build, rank: int | None = None) -> C
 
 CONVOLUTIONS: Mapping[str, Case] = {
     "conv1d": _convolution("Conv", (2, 3, 6), (4, 3, 3), 4, pads=[1, 1]),
-    "conv1d-strided-dilated": _convolution(
-        "Conv", (2, 3, 8), (2, 3, 3), 2, strides=[2], dilations=[2], pads=[1, 0]
-    ),
+    "conv1d-strided-dilated": _convolution("Conv", (2, 3, 8), (2, 3, 3), 2, strides=[2], dilations=[2], pads=[1, 0]),
     "conv2d": _convolution("Conv", (2, 3, 5, 4), (4, 3, 3, 3), 4, pads=[1, 1, 1, 1]),
     "conv2d-asymmetric": _convolution(
         "Conv", (1, 2, 6, 7), (3, 2, 3, 2), None, strides=[2, 1], dilations=[1, 2], pads=[0, 1, 2, 1]
@@ -132,27 +128,17 @@ CONVOLUTIONS: Mapping[str, Case] = {
     "conv2d-1x1-strided": _convolution("Conv", (2, 3, 4, 5), (5, 3, 1, 1), None, strides=[2, 2]),
     "conv2d-kernel-over-edges": _convolution("Conv", (1, 2, 3, 3), (2, 2, 5, 5), 2, pads=[2, 3, 2, 1]),
     "depthwise": _convolution("Conv", (2, 4, 5, 5), (4, 1, 3, 3), 4, group=4, pads=[1, 1, 1, 1]),
-    "depthwise-asymmetric": _convolution(
-        "Conv", (2, 3, 5, 6), (3, 1, 3, 2), None, group=3, pads=[0, 1, 2, 0]
-    ),
-    "depthwise-dilated": _convolution(
-        "Conv", (1, 3, 7, 7), (3, 1, 3, 3), 3, group=3, dilations=[2, 2], pads=[2] * 4
-    ),
+    "depthwise-asymmetric": _convolution("Conv", (2, 3, 5, 6), (3, 1, 3, 2), None, group=3, pads=[0, 1, 2, 0]),
+    "depthwise-dilated": _convolution("Conv", (1, 3, 7, 7), (3, 1, 3, 3), 3, group=3, dilations=[2, 2], pads=[2] * 4),
     "depthwise-multiplied": _convolution("Conv", (2, 3, 6, 5), (6, 1, 3, 3), 6, group=3, pads=[1] * 4),
     "depthwise-multiplied-strided": _convolution(
         "Conv", (1, 3, 6, 7), (6, 1, 3, 3), 6, group=3, strides=[2, 2], pads=[1, 1, 0, 1]
     ),
-    "conv2d-same-upper": _convolution(
-        "Conv", (2, 2, 6, 5), (3, 2, 3, 2), 3, auto_pad="SAME_UPPER", strides=[2, 2]
-    ),
-    "conv2d-same-lower": _convolution(
-        "Conv", (2, 2, 6, 5), (3, 2, 3, 2), 3, auto_pad="SAME_LOWER", strides=[2, 2]
-    ),
+    "conv2d-same-upper": _convolution("Conv", (2, 2, 6, 5), (3, 2, 3, 2), 3, auto_pad="SAME_UPPER", strides=[2, 2]),
+    "conv2d-same-lower": _convolution("Conv", (2, 2, 6, 5), (3, 2, 3, 2), 3, auto_pad="SAME_LOWER", strides=[2, 2]),
     "conv2d-valid": _convolution("Conv", (1, 2, 5, 5), (3, 2, 3, 3), 3, auto_pad="VALID"),
     "conv3d": _convolution("Conv", (1, 2, 3, 4, 3), (3, 2, 2, 3, 2), 3, pads=[1, 0, 1, 0, 1, 0]),
-    "conv3d-grouped": _convolution(
-        "Conv", (1, 4, 4, 3, 3), (4, 2, 2, 2, 2), None, group=2, strides=[2, 1, 2]
-    ),
+    "conv3d-grouped": _convolution("Conv", (1, 4, 4, 3, 3), (4, 2, 2, 2, 2), None, group=2, strides=[2, 1, 2]),
     "transposed1d": _convolution(
         "ConvTranspose", (2, 3, 4), (3, 2, 3), 2, strides=[2], pads=[1, 0], output_padding=[1]
     ),
@@ -166,12 +152,8 @@ CONVOLUTIONS: Mapping[str, Case] = {
         pads=[1, 0, 0, 1],
         output_padding=[1, 2],
     ),
-    "transposed2d-grouped": _convolution(
-        "ConvTranspose", (2, 4, 3, 3), (4, 3, 2, 2), 6, group=2, strides=[2, 2]
-    ),
-    "transposed2d-depthwise": _convolution(
-        "ConvTranspose", (1, 3, 4, 3), (3, 1, 3, 3), 3, group=3, strides=[2, 2]
-    ),
+    "transposed2d-grouped": _convolution("ConvTranspose", (2, 4, 3, 3), (4, 3, 2, 2), 6, group=2, strides=[2, 2]),
+    "transposed2d-depthwise": _convolution("ConvTranspose", (1, 3, 4, 3), (3, 1, 3, 3), 3, group=3, strides=[2, 2]),
     "transposed2d-dilated": _convolution("ConvTranspose", (1, 2, 3, 3), (2, 2, 2, 2), None, dilations=[2, 3]),
     "transposed2d-output-shape": _convolution(
         "ConvTranspose",
@@ -214,17 +196,13 @@ DENSE: Mapping[str, Case] = {
 MERGED: Mapping[str, Case] = {
     "conv-bn": _merged((2, 2, 5, 4), _layer("Conv", (3, 2, 3, 3), (3,), pads=[1] * 4), _normalized(3)),
     "conv-without-bias-bn": _merged((2, 2, 6), _layer("Conv", (3, 2, 3), strides=[2]), _normalized(3)),
-    "depthwise-bn": _merged(
-        (1, 3, 5, 5), _layer("Conv", (3, 1, 3, 3), group=3, pads=[1] * 4), _normalized(3)
-    ),
+    "depthwise-bn": _merged((1, 3, 5, 5), _layer("Conv", (3, 1, 3, 3), group=3, pads=[1] * 4), _normalized(3)),
     "transposed-bn": _merged(
         (1, 4, 3, 3), _layer("ConvTranspose", (4, 2, 2, 2), (4,), group=2, strides=[2, 2]), _normalized(4)
     ),
     "gemm-bn": _merged((3, 4), _layer("Gemm", (5, 4), (5,), transB=1), _normalized(5)),
     "bn-conv": _merged((2, 2, 5, 4), _normalized(2), _layer("Conv", (3, 2, 2, 2), (3,))),
-    "bn-padded-conv": _merged(
-        (2, 2, 5, 4), _normalized(2), _layer("Conv", (3, 2, 3, 3), (3,), pads=[1, 1, 1, 1])
-    ),
+    "bn-padded-conv": _merged((2, 2, 5, 4), _normalized(2), _layer("Conv", (3, 2, 3, 3), (3,), pads=[1, 1, 1, 1])),
     "bn-padded-grouped-conv": _merged(
         (1, 4, 4, 5), _normalized(4), _layer("Conv", (4, 2, 3, 3), group=2, pads=[1, 2, 0, 1], strides=[2, 1])
     ),

@@ -40,9 +40,7 @@ AVERAGES: Mapping[str, Case] = {
     "averagepool": _average(1, 2, 4, 4, kernel_shape=[2, 2], strides=[2, 2]),
     "averagepool-overlapping": _average(2, 2, 5, 4, kernel_shape=[3, 2], strides=[1, 2]),
     "averagepool-1d-pads": _average(1, 2, 6, kernel_shape=[3], strides=[2], pads=[1, 1]),
-    "averagepool-1d-pads-counted": _average(
-        1, 2, 6, kernel_shape=[3], strides=[2], pads=[1, 1], count_include_pad=1
-    ),
+    "averagepool-1d-pads-counted": _average(1, 2, 6, kernel_shape=[3], strides=[2], pads=[1, 1], count_include_pad=1),
     "averagepool-asymmetric": _average(1, 1, 5, 6, kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 2, 1]),
     "averagepool-asymmetric-counted": _average(
         1, 1, 5, 6, kernel_shape=[3, 3], strides=[2, 2], pads=[0, 1, 2, 1], count_include_pad=1
@@ -51,12 +49,8 @@ AVERAGES: Mapping[str, Case] = {
     "averagepool-ceil-pads-counted": _average(
         1, 1, 5, 6, kernel_shape=[3, 3], strides=[3, 2], pads=[1, 1, 1, 1], ceil_mode=1, count_include_pad=1
     ),
-    "averagepool-same-upper": _average(
-        1, 1, 5, 4, kernel_shape=[3, 2], strides=[2, 1], auto_pad="SAME_UPPER"
-    ),
-    "averagepool-same-lower": _average(
-        1, 1, 5, 4, kernel_shape=[3, 2], strides=[2, 1], auto_pad="SAME_LOWER"
-    ),
+    "averagepool-same-upper": _average(1, 1, 5, 4, kernel_shape=[3, 2], strides=[2, 1], auto_pad="SAME_UPPER"),
+    "averagepool-same-lower": _average(1, 1, 5, 4, kernel_shape=[3, 2], strides=[2, 1], auto_pad="SAME_LOWER"),
     "averagepool-dilated": _average(1, 1, 6, 5, kernel_shape=[2, 2], dilations=[2, 3]),
     "averagepool-gaps": _average(1, 1, 6, 6, kernel_shape=[1, 2], strides=[2, 3]),
     "averagepool-3d": _average(1, 1, 3, 4, 3, kernel_shape=[2, 2, 2], pads=[0, 1, 0, 1, 0, 1]),
@@ -110,9 +104,7 @@ def _normalized(op: str, shape: tuple[int, ...], channels: int, **attributes: An
 
 def _batch_normalization(net: Net, x: str) -> str:
     scale, shift, mean = (distinct(3, seed=s) for s in (1, 2, 3))
-    return net.op(
-        "BatchNormalization", x, *(net.constant(v) for v in (scale, shift, mean, np.array([0.4, 1.0, 2.5])))
-    )
+    return net.op("BatchNormalization", x, *(net.constant(v) for v in (scale, shift, mean, np.array([0.4, 1.0, 2.5]))))
 
 
 NORMALIZATIONS: Mapping[str, Case] = {
@@ -120,9 +112,7 @@ NORMALIZATIONS: Mapping[str, Case] = {
     "instancenormalization-1d": _normalized("InstanceNormalization", (2, 3, 4), 3),
     "groupnormalization": _normalized("GroupNormalization", (2, 4, 3), 4, num_groups=2, epsilon=1e-3),
     "layernormalization": _normalized("LayerNormalization", (2, 3, 4), 4, epsilon=1e-3),
-    "layernormalization-without-bias": with_constants(
-        "LayerNormalization", (2, 3, 4), constant(3, 4), axis=1
-    ),
+    "layernormalization-without-bias": with_constants("LayerNormalization", (2, 3, 4), constant(3, 4), axis=1),
     "lrn": alone("LRN", 2, 4, 2, 2, size=3, alpha=0.5, beta=0.75, bias=1.5),
     "lrn-wide": alone("LRN", 1, 5, 2, 2, size=7, alpha=0.3),
     "batchnormalization-alone": Case(((2, 3, 4),), _batch_normalization, 3),

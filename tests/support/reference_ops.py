@@ -92,9 +92,7 @@ class ConvTranspose(OpRun):
         y = y.reshape(x.shape[0], group * w.shape[1], *full)
         for i in range(n):
             ends = begins[i] + wanted[i] - full[i]
-            widths = [(0, 0)] * 2 + [
-                (max(-begins[i], 0), max(ends, 0)) if j == i else (0, 0) for j in range(n)
-            ]
+            widths = [(0, 0)] * 2 + [(max(-begins[i], 0), max(ends, 0)) if j == i else (0, 0) for j in range(n)]
             start = max(begins[i], 0)
             y = np.pad(y, widths).take(range(start, start + wanted[i]), axis=2 + i)
         return (y if bias is None else y + bias.reshape(-1, *[1] * n),)
@@ -118,9 +116,7 @@ class ConvTranspose(OpRun):
 class _Pool(OpRun):
     """What the two pools share: window positions and padding."""
 
-    def _windows(
-        self, x: Array, a: dict[str, Any]
-    ) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+    def _windows(self, x: Array, a: dict[str, Any]) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
         """Strides, dilations, pads, the number of windows along each axis, the padded size that they need."""
         n, kernel = x.ndim - 2, a["kernel_shape"]
         strides, dilations = a["strides"] or [1] * n, a.get("dilations") or [1] * n
@@ -216,8 +212,7 @@ class Pad(OpRun):
         for i, axis in enumerate(where):
             widths[axis] = (int(pads[i]), int(pads[i + len(where)]))
         cut = tuple(
-            slice(max(-begin, 0), size - max(-end, 0))
-            for (begin, end), size in zip(widths, x.shape, strict=True)
+            slice(max(-begin, 0), size - max(-end, 0)) for (begin, end), size in zip(widths, x.shape, strict=True)
         )
         grown = [(max(begin, 0), max(end, 0)) for begin, end in widths]
         mode = a["mode"]

@@ -34,9 +34,7 @@ def _pool(op: str, seed: int) -> tuple[ModelProto, np.ndarray]:
     y = net.op(op, net.input("x", shape), outputs=2 if op == "MaxPool" else 1, **attributes)
     model = net.model(y)
     if op == "MaxPool":
-        model.graph.output.append(
-            helper.make_tensor_value_info(f"{y}_1", TensorProto.INT64, [None] * (n + 2))
-        )
+        model.graph.output.append(helper.make_tensor_value_info(f"{y}_1", TensorProto.INT64, [None] * (n + 2)))
     return model, np.round(r.normal(size=shape) * 2).astype(np.float32)
 
 

@@ -329,9 +329,7 @@ def test_a_profile_counts_the_median_run_of_each_node():
         return {"cat": "Node", "name": f"{node}_kernel_time", "args": args, "dur": microseconds}
 
     events = [event("a", "Conv", d) for d in (9000, 1000, 1000)]
-    events += [event("lrp/b", "Mul", d) for d in (500, 500, 600)] + [
-        {"cat": "Session", "name": "run", "dur": 1}
-    ]
+    events += [event("lrp/b", "Mul", d) for d in (500, 500, 600)] + [{"cat": "Session", "name": "run", "dur": 1}]
     spent = profiling.summed(events, {"a": ("forward", "Conv 1x1")}, runs=3)
     assert [(s.part, s.operator, s.nodes) for s in spent] == [
         ("forward", "Conv 1x1", 1),

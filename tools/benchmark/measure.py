@@ -137,9 +137,7 @@ def _model(choice: Choice, model: Model, results: Results, watcher: Watcher) -> 
             out.unlink(missing_ok=True)
 
 
-def _case(
-    choice: Choice, case: Case, digest: str, out: Path, results: Results, watcher: Watcher
-) -> Iterator[Results]:
+def _case(choice: Choice, case: Case, digest: str, out: Path, results: Results, watcher: Watcher) -> Iterator[Results]:
     watcher.now(f"{case.name}: converting")
     source = source_digest()
     key = _key(digest, source)
@@ -158,9 +156,7 @@ def _case(
     for batch in choice.batches:
         name = contest_name(case.model.name, case.rules, batch, case.on_demand)
         participants = _participants(choice, case, out, batch)
-        key = _key(
-            conversion.digest, *(f"{p.name} {sorted(p.opening.items())}" for p in participants), choice.rounds
-        )
+        key = _key(conversion.digest, *(f"{p.name} {sorted(p.opening.items())}" for p in participants), choice.rounds)
         known = results.contests.get(name)
         if case.model.batch not in (None, batch) or (known is not None and known.key == key):
             watcher.step(rounds)

@@ -30,9 +30,7 @@ COMPOSITES: Mapping[str, str] = {
 }
 
 
-def explainer(
-    network: str, rules: str, data: np.ndarray[Any, Any], device: str, threads: int
-) -> Callable[[], object]:
+def explainer(network: str, rules: str, data: np.ndarray[Any, Any], device: str, threads: int) -> Callable[[], object]:
     """A function that explains the most likely class of each sample once: forward pass and relevance pass.
 
     The composite stays attached to the network between calls. `device` is "cpu" or "cuda".
@@ -57,9 +55,7 @@ def explainer(
 
 def _composite(network: str, rules: str) -> Any:
     torchvision_models()  # zennit imports torchvision itself
-    composites, types, rules_module = (
-        import_module(f"zennit.{module}") for module in ("composites", "types", "rules")
-    )
+    composites, types, rules_module = (import_module(f"zennit.{module}") for module in ("composites", "types", "rules"))
 
     canonizers = _canonizers(network)
     name = COMPOSITES[rules]

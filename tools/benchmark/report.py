@@ -204,9 +204,7 @@ def file_table(results: Results) -> Table:
             )
         )
     columns = ("model", "rules", "file MB", "growth kB", "growth %", "limit kB", "met", "nodes added")
-    return Table(
-        "File and conversion", (*columns, "seconds", f"under {budgets.CONVERSION:.0f} s", "peak MB"), rows
-    )
+    return Table("File and conversion", (*columns, "seconds", f"under {budgets.CONVERSION:.0f} s", "peak MB"), rows)
 
 
 def tables(results: Results) -> list[Table]:
@@ -224,9 +222,7 @@ def verdicts(table: Table) -> tuple[int, int]:
 def summary(results: Results) -> str:
     """One line: budgets met per table."""
     counts = [(table.title.lower(), *verdicts(table)) for table in tables(results)]
-    return (
-        "Budgets met: " + ", ".join(f"{title} {kept} of {all_}" for title, kept, all_ in counts if all_) + "."
-    )
+    return "Budgets met: " + ", ".join(f"{title} {kept} of {all_}" for title, kept, all_ in counts if all_) + "."
 
 
 def problems(results: Results) -> list[str]:

@@ -78,13 +78,9 @@ def resume(path: Path, machine: Mapping[str, str], fresh: bool) -> Results:
     if fresh or not path.exists():
         return Results(machine)
     earlier = read(path)
-    other = sorted(
-        key for key in {*machine, *earlier.machine} if machine.get(key) != earlier.machine.get(key)
-    )
+    other = sorted(key for key in {*machine, *earlier.machine} if machine.get(key) != earlier.machine.get(key))
     if other:
-        raise StoreError(
-            f"{path} was measured elsewhere (other {', '.join(other)}); use --fresh or another --results"
-        )
+        raise StoreError(f"{path} was measured elsewhere (other {', '.join(other)}); use --fresh or another --results")
     return replace(earlier, skipped={})
 
 

@@ -101,9 +101,7 @@ def convert(asked: Request) -> Mapping[str, Any]:
     before = peak_memory()
     done = convert_file(asked["path"], asked["out"], rules=asked["rules"], on_demand=asked["on_demand"])
     peak = peak_memory() - before
-    original, converted = (
-        onnx.load(path, load_external_data=False).graph.node for path in (asked["path"], done.path)
-    )
+    original, converted = (onnx.load(path, load_external_data=False).graph.node for path in (asked["path"], done.path))
     return {
         "seconds": done.seconds,
         "peak": peak,
