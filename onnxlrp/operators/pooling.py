@@ -103,23 +103,24 @@ def average_pool(at: Situation) -> Linear | Refusal:
         return Refusal("its SAME padding depends on sizes known only at run time", "export with static sizes")
     attributes = dict(node.attributes)
     include = bool(node.attribute("count_include_pad", 0))
+    ceil = bool(node.attribute("ceil_mode", 0))
 
     def forward(b: Builder, value: str, bias: str | None) -> str:
         out = b.op("AveragePool", value, **attributes)
         return b.add(out, bias) if bias else out
 
     return Linear(
-        "average", (Term(x, Fixed(Map(forward, lambda b, s: _spread(b, s, x, y, window, include)))),), y
+        "average", (Term(x, Fixed(Map(forward, lambda b, s: _spread(b, s, x, y, window, include, ceil)))),), y
     )
 
 
-def _spread(b: Builder, s: str, x: str, y: str, window: Window, include: bool) -> str:
+def _spread(b: Builder, s: str, x: str, y: str, window: Window, include: bool, ceil: bool) -> str:
     """The transpose of average pooling: each window's value over its count, added up where windows overlap."""
     n = len(window.kernel)
     spatial = tuple(d for d in (b.graph.shape(x) or ())[2:] if isinstance(d, int))
-    result = tuple(d for d in (b.graph.shape(y) or ())[2:] if isinstance(d, int))
-    if len(spatial) != n or len(result) != n:
+    if len(spatial) != n:
         return _spread_at_run_time(b, s, x, y, window, include)
+    result = _output_sizes(window, spatial, ceil)
     share = b.div(s, b.constant(_counts(window, spatial, result, include, b, s)))
     whole = tuple((o - 1) * t + e for o, t, e in zip(result, window.strides, window.extent, strict=True))
     pads = window.pads or ()
@@ -143,6 +144,18 @@ def _spread(b: Builder, s: str, x: str, y: str, window: Window, include: bool) -
         output_padding=[max(-e, 0) for e in ends] if any(e < 0 for e in ends) else None,
     )
     return b.reshape_like(spread, x)
+
+
+def _output_sizes(window: Window, size: tuple[int, ...], ceil: bool) -> tuple[int, ...]:
+    """Sizes of the result. A window that would begin in the padding at the end is left out, which shape inference
+    does not always know.
+    """
+    sizes = []
+    for d, pad, stride, extent in zip(size, window.pads or (), window.strides, window.extent, strict=True):
+        room = d + sum(pad) - extent
+        count = (-(-room // stride) if ceil else room // stride) + 1
+        sizes.append(count - 1 if ceil and (count - 1) * stride >= d + pad[0] else count)
+    return tuple(sizes)
 
 
 def _counts(

@@ -221,7 +221,7 @@ def _described(model: onnx.ModelProto) -> tuple[Graph, Region, Linear]:
 
 
 def _with_merged(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with outputs `z`, what the merged layer gives, and `g`, its transpose applied to an input `s`."""
+    """The model with what the merged layer gives, without its bias too, and its transpose applied to `probe`."""
     graph, _, op = _described(model)
     b = Builder(graph)
     (term,) = op.terms
@@ -229,16 +229,16 @@ def _with_merged(model: onnx.ModelProto) -> onnx.ModelProto:
     layer = term.map.with_weight(term.map.weight(b))
     z = run(b, op, [(layer, term.x)], op.bias(b) if op.bias else None)
     unbiased = layer.forward(b, term.x, None)
-    b.declare("s", TensorProto.DOUBLE)
-    back = layer.adjoint(b, "s")
-    named = {"z": z, "u": unbiased, "g": back}
+    b.declare("probe", TensorProto.DOUBLE)
+    back = layer.adjoint(b, "probe")
+    named = {"merged": z, "unbiased": unbiased, "transposed": back}
     nodes = assemble.protos(b.nodes) + [helper.make_node("Identity", [t], [n]) for n, t in named.items()]
     shape = [None] * len(graph.shape(op.y) or ())
     return assemble.overlay(
         model,
         nodes,
         {n: constant_proto(n, v) for n, v in b.constants.items()},
-        [helper.make_tensor_value_info("s", TensorProto.DOUBLE, shape)],
+        [helper.make_tensor_value_info("probe", TensorProto.DOUBLE, shape)],
         [helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in named],
     )
 
@@ -250,13 +250,12 @@ def test_the_merged_layer_is_the_same_function_as_its_nodes(case: str) -> None:
     x: Array = normal(*dims, seed=21).astype(np.float64)
     y = run_reference(model, {"x": x})["y"]
     s = normal(*y.shape, seed=22).astype(np.float64)
-    found = run_reference(_with_merged(model), {"x": x, "s": s})
-    np.testing.assert_allclose(found["z"], y, rtol=1e-12, atol=1e-12)
+    found = run_reference(_with_merged(model), {"x": x, "probe": s})
+    np.testing.assert_allclose(found["merged"], y, rtol=1e-12, atol=1e-12)
     # The transpose belongs to the same weights: <W x, s> = <x, W^T s>.
-    np.testing.assert_allclose((found["u"] * s).sum(), (x * found["g"]).sum(), rtol=1e-10)
+    np.testing.assert_allclose((found["unbiased"] * s).sum(), (x * found["transposed"]).sum(), rtol=1e-10)
 
 
-RELU = "y = Relu(n)"
 #: What must stay apart, with the reason as the name.
 APART: dict[str, onnx.ModelProto] = {
     "two readers": net(
