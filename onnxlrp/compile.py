@@ -26,7 +26,7 @@ from onnxlrp.graph.surgeon import constant_proto
 from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.paths import Paths
-from onnxlrp.planning.program import Planner, Program
+from onnxlrp.planning.program import Planner, Program, programs, unused_entries
 from onnxlrp.planning.report import plan_steps, totals
 from onnxlrp.planning.target import Explained, Target, check_index, parse_target, resolve_outputs
 from onnxlrp.read.prepare import Prepared
@@ -128,7 +128,7 @@ def suffix(explained: Explained, several: bool) -> str:
 
 
 def compile_model(prepared: Prepared, request: Request) -> Converted:
-    """Plans and emits the relevance pass.
+    """Plans the relevance pass and appends it to the prepared model, which is changed in place.
 
     Raises:
         UsageError: the request does not fit the model.
@@ -153,9 +153,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     b = Builder(graph)
     pinned = frozenset(t.tensor for t in targets) | frozenset(inputs)
     parts: list[_Part] = []
-    for t in targets:
-        planner = Planner(graph, facts, table, inputs, t.tensor, pinned)
-        program = planner.program()
+    planners = [Planner(graph, facts, table, inputs, t.tensor, pinned) for t in targets]
+    for t, planner, program in zip(targets, planners, programs(planners), strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))
         ledger = Ledger(request.ledger)
         first = (t.tensor, Relevance(seed.multiplier, t.tensor))
@@ -170,7 +169,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             for x in inputs
         )
         parts.append(_Part(t, program, walked, seed, outputs, ledger))
-    model, emitted = _emit(prepared, graph, facts, b, parts, target, request)
+    emitted = _emit(prepared, graph, facts, b, parts, target, request)
     steps = tuple(s for part in parts for s in part.program.steps)
     rows = plan_steps(graph, steps, emitted, facts)
     forward, added = totals(graph, rows)
@@ -180,7 +179,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         explained_inputs=inputs,
         explained_outputs=tuple(t.name for t in targets),
         steps=rows,
-        warnings=tuple(dict.fromkeys(w for part in parts for w in part.program.warnings)),
+        warnings=unused_entries(table, planners),
         notes=(*prepared.notes, *(n for t in targets for n in t.notes)),
         forward_macs=forward,
         relevance_macs=added,
@@ -188,7 +187,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     )
     relevance = {x: names[x, targets[0].name] for x in inputs}
     metadata.write(
-        model,
+        prepared.model,
         metadata.Metadata(
             version=VERSION,
             rules=table.name,
@@ -198,7 +197,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             settings=_settings(table, request, plan, names, several),
         ),
     )
-    return Converted(model, plan, relevance)
+    return Converted(prepared.model, plan, relevance)
 
 
 def _settings(
@@ -226,8 +225,8 @@ def _emit(
     parts: Sequence[_Part],
     target: Target,
     request: Request,
-) -> tuple[onnx.ModelProto, list[Emitted]]:
-    """The converted model, and the new nodes that are used."""
+) -> list[Emitted]:
+    """Appends the relevance pass to the prepared model; returns the new nodes that are used."""
     outputs = [o for part in parts for o in part.outputs]
     if request.ledger:
         rows = ledger_table(b, [(part.program, part.walked, part.ledger) for part in parts])
@@ -249,11 +248,13 @@ def _emit(
         wrapped, switch = assemble.on_demand(b, inner, outputs)
         nodes = [*fixed, *wrapped]
         inputs.append(switch)
-    values = [
+    returned_values = [
         helper.make_tensor_value_info(o.name, o.dtype, None if o.shape is None else list(o.shape)) for o in outputs
     ]
     constants = {name: constant_proto(name, value) for name, value in b.constants.items()}
-    return assemble.overlay(prepared.model, nodes, constants, inputs, values), used
+    shaped = [helper.make_tensor_value_info(n, b.dtype(n), list(shape)) for n, shape in b.shapes.items()]
+    assemble.overlay(prepared.model, nodes, constants, inputs, returned_values, shaped)
+    return used
 
 
 def _varying(nodes: Sequence[Emitted], facts: Facts) -> set[str]:

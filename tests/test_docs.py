@@ -40,7 +40,7 @@ def blocks(page: str) -> Iterator[Block]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what a reader has: models/, the command onnxlrp, and the model.onnx and cat.jpg that README speaks of."""
+    """What a reader has: models/, the command onnxlrp, and the model.onnx and cat.jpg that README speaks of."""
     (tmp_path / "models").mkdir()
     shutil.copy(ROOT / "models" / "mnist-conv.onnx", tmp_path / "models")
     for name in ("digits", "photos"):

@@ -25,11 +25,13 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = result.graph
     nodes = [n for n in graph.node if not n.name.startswith(f"{PREFIX}/")]
     initializers = [t for t in graph.initializer if not t.name.startswith(f"{PREFIX}/")]
+    shapes = [v for v in graph.value_info if not v.name.startswith(f"{PREFIX}/")]
     inputs = [v for v in graph.input if not is_added_input(v.name)]
     outputs = [v for v in graph.output if v.name not in added_outputs]
     for repeated, kept in (
         (graph.node, nodes),
         (graph.initializer, initializers),
+        (graph.value_info, shapes),
         (graph.input, inputs),
         (graph.output, outputs),
     ):

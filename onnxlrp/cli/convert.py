@@ -43,7 +43,7 @@ def convert(model: str, out: str | None, request: dict[str, Any], as_json: bool)
     print_facts(
         {
             "written": str(result.path),
-            "relevance": [f"{name} -> {relevance}" for name, relevance in result.relevance.items()],
+            "relevance": relevance_outputs(plan),
             "added inputs": added_inputs(plan),
             "rule table": plan.rule_table,
             "target": f"{plan.target} of {', '.join(plan.explained_outputs)}",
@@ -55,15 +55,24 @@ def convert(model: str, out: str | None, request: dict[str, Any], as_json: bool)
     )
 
 
+def relevance_outputs(plan: Plan) -> list[str]:
+    """The relevance output of each explained input, one line each; with several explained outputs, of each of them."""
+    return [f"{name} -> {name}_relevance{suffix}" for suffix, _ in _outputs(plan) for name in plan.explained_inputs]
+
+
 def added_inputs(plan: Plan) -> list[str]:
     """The inputs that the converted model has besides the original's, one line each."""
-    several = len(plan.explained_outputs) > 1
-    outputs = [(f"_{name}" if several else "", name) for name in plan.explained_outputs]
     lines = []
     if plan.target == "input":
-        lines += [f"{TARGET_INPUT}{suffix}: int64 [batch, number of indices]" for suffix, _ in outputs]
+        lines += [f"{TARGET_INPUT}{suffix}: int64 [batch, number of indices]" for suffix, _ in _outputs(plan)]
     if plan.target == "seed":
-        lines += [f"{SEED_INPUT}{suffix}: float, shaped like {name}" for suffix, name in outputs]
+        lines += [f"{SEED_INPUT}{suffix}: float, shaped like {name}" for suffix, name in _outputs(plan)]
     if plan.settings.get("on_demand"):
         lines.append(f"{EXPLAIN_INPUT}: bool [batch, 1]")
     return lines
+
+
+def _outputs(plan: Plan) -> list[tuple[str, str]]:
+    """Each explained output with the ending that names get from it: none where there is only one."""
+    several = len(plan.explained_outputs) > 1
+    return [(f"_{name}" if several else "", name) for name in plan.explained_outputs]

@@ -9,23 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from onnxlrp.cli.options import json_option, model_argument, request_options
+from onnxlrp.cli.options import json_option, model_argument, provider_option, request_options
 from onnxlrp.cli.output import counting, print_facts, print_json, print_warnings
 from onnxlrp.explain.presets import PRESETS
 
 if TYPE_CHECKING:
     from onnxlrp.explain.results import ImageResult
-
-#: Short names of onnxruntime's execution providers; any other name is handed on as it is.
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-}
 
 
 def _size(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | tuple[int, ...] | None:
@@ -120,13 +109,7 @@ def _quotient(text: str) -> float:
     metavar="N",
     help="How many classes to list.",
 )
-@click.option(
-    "--provider",
-    "providers",
-    multiple=True,
-    metavar="NAME",
-    help="Where to run: cpu, cuda, or a name that onnxruntime knows; may be repeated.  [default: cpu]",
-)
+@provider_option
 @json_option
 def explain(
     model: str,
@@ -137,7 +120,7 @@ def explain(
     color: Literal["rgb", "bgr"] | None,
     out_dir: str,
     top: int,
-    providers: tuple[str, ...],
+    providers: list[str] | None,
     as_json: bool,
     **preparation: Any,
 ) -> None:
@@ -157,7 +140,7 @@ def explain(
             out_dir=out_dir,
             labels=labels,
             top=top,
-            providers=[_PROVIDERS.get(name, name) for name in providers] or None,
+            providers=providers,
             progress=progress,
             **request,
         )

@@ -65,6 +65,31 @@ _ON_DEMAND = click.option(
     is_flag=True,
     help="Add the input lrp_explain; while it is false the model costs no more than the original.",
 )
+
+#: Short names of onnxruntime's execution providers; any other name is handed on as it is.
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+}
+
+
+def _full_names(_ctx: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> list[str] | None:
+    return [_PROVIDERS.get(name.lower(), name) for name in names] or None
+
+
+provider_option = click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    callback=_full_names,
+    metavar="NAME",
+    help="Where to run: cpu, cuda, or a name that onnxruntime knows; may be repeated.  [default: cpu]",
+)
 model_argument = click.argument("model", metavar="MODEL")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxlrp.cli.options import json_option, model_argument, request_options
+from onnxlrp.cli.options import json_option, model_argument, provider_option, request_options
 from onnxlrp.cli.output import plain, print_json, print_table, working
 from onnxlrp.errors import UsageError, VerificationError
 
@@ -22,10 +22,18 @@ if TYPE_CHECKING:
     "--samples",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many samples to use where no DATA is given.",
+    help="How many samples to use where no DATA is given.  [default: 2]",
 )
+@provider_option
 @json_option
-def verify(model: str, data: str | None, request: dict[str, Any], samples: int | None, as_json: bool) -> None:
+def verify(
+    model: str,
+    data: str | None,
+    request: dict[str, Any],
+    samples: int | None,
+    providers: list[str] | None,
+    as_json: bool,
+) -> None:
     """Prove the promises on this model: forward equality, finite values, the ledger, batch independence.
 
     MODEL may be an original or a converted one. DATA is an .npz file with one array per input, batch axis
@@ -41,7 +49,7 @@ def verify(model: str, data: str | None, request: dict[str, Any], samples: int |
     if samples is not None:
         request = {**request, "samples": samples}
     with working(f"Verifying {model}"):
-        report = verify_model(model, arrays, **request)
+        report = verify_model(model, arrays, providers=providers, **request)
     if as_json:
         print_json({**plain(report), "passed": report.passed})
     else:

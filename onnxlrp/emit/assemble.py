@@ -207,15 +207,18 @@ def overlay(
     constants: Mapping[str, onnx.TensorProto],
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
-) -> onnx.ModelProto:
-    """A copy of the model with the new nodes, those constants that they use, inputs and outputs appended."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    result.graph.node.extend(nodes)
-    result.graph.initializer.extend(constants[name] for name in sorted(_constants_used(nodes) & set(constants)))
-    result.graph.input.extend(inputs)
-    result.graph.output.extend(outputs)
-    return result
+    values: Sequence[onnx.ValueInfoProto] = (),
+) -> None:
+    """Appends to the model, in place, the new nodes, those constants that they use, inputs, outputs and value infos.
+
+    In place, because a copy would hold all the weights a second time.
+    """
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(constants[name] for name in sorted(_constants_used(nodes) & set(constants)))
+    model.graph.input.extend(inputs)
+    model.graph.output.extend(outputs)
+    made = {o for node in nodes for o in node.output} - {v.name for v in outputs}
+    model.graph.value_info.extend(v for v in values if v.name in made)
 
 
 def _constants_used(nodes: Iterable[onnx.NodeProto]) -> set[str]:

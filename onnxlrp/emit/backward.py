@@ -46,6 +46,7 @@ def walk(
         start: the explained tensor and its relevance.
         reachable: tensors on a way from an explained input; contributions to others are not followed.
     """
+    b.annotate(start[1].value, start[0])
     given: dict[str, list[Relevance]] = {start[0]: [start[1]]}
     arrived: dict[int, tuple[Relevance, ...]] = {}
     sent: dict[int, tuple[Relevance, ...]] = {}
@@ -79,6 +80,7 @@ def _send(
     kept = []
     for x, contribution in contributions:
         if x in reachable:
+            b.annotate(contribution.value, x)
             given.setdefault(x, []).append(contribution)
             kept.append(contribution)
     return tuple(kept)

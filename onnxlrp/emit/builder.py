@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxlrp.graph.view import Dim, Graph
+from onnxlrp.graph.view import Dim, Graph, Shape
 
 Array = np.ndarray[Any, Any]
 
@@ -48,6 +48,7 @@ class Builder:
         self.graph = graph
         self.nodes: list[Emitted] = []
         self.constants: dict[str, Array] = {}
+        self.shapes: dict[str, Shape] = {}
         self._scope = "target"
         self._known: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._constant_names: dict[tuple[Any, ...], str] = {}
@@ -74,6 +75,15 @@ class Builder:
     def dtype(self, tensor: str) -> int:
         """Element type of a forward or emitted tensor."""
         return self._dtypes.get(tensor) or self.graph.dtype(tensor) or TensorProto.FLOAT
+
+    def annotate(self, tensor: str, like: str) -> None:
+        """States that an emitted tensor has the shape of a forward tensor, where that has named dimensions.
+
+        Without the name onnxruntime does not see that two tensors have one shape, and converts layouts in between.
+        """
+        shape = self.graph.shape(like)
+        if shape is not None and any(isinstance(d, str) for d in shape) and all(d is not None for d in shape):
+            self.shapes.setdefault(tensor, shape)
 
     def declare(self, tensor: str, dtype: int) -> None:
         """Makes the element type of a tensor from outside (a new graph input, say) known."""
@@ -265,7 +275,15 @@ class Builder:
         return self.op("Relu", a)
 
     def negative(self, a: str) -> str:
-        return self.op("Min", a, self.scalar(0.0, a))
+        return self.at_most(a, self.scalar(0.0, a))
+
+    def at_least(self, a: str, bound: str) -> str:
+        """max(a, bound). For a scalar bound Clip, which the runtime can do in place."""
+        return self.op("Clip", a, bound) if bound in self.constants else self.op("Max", a, bound)
+
+    def at_most(self, a: str, bound: str) -> str:
+        """min(a, bound), likewise."""
+        return self.op("Clip", a, "", bound) if bound in self.constants else self.op("Min", a, bound)
 
     def square(self, a: str) -> str:
         return self.mul(a, a)

@@ -10,6 +10,7 @@ from onnxlrp.operators import (
     pooling,
     products,
     resize,
+    softmax,
     stops,
     sums,
 )
@@ -27,6 +28,7 @@ _FAMILIES = (
     pooling,
     products,
     resize,
+    softmax,
     stops,
     sums,
 )

@@ -49,14 +49,10 @@ def global_max_pool(at: Situation) -> Selection | Refusal:
     if rank is None:
         return Refusal("the rank of its input is not known", "run shape inference on the model first")
     spatial = tuple(range(2, rank))
-    return Selection(
-        "max", (x,), (y,), lambda b, given: {x: to_winner(b, x, given[y], "ArgMax", rank, spatial)}
-    )
+    return Selection("max", (x,), (y,), lambda b, given: {x: to_winner(b, x, given[y], "ArgMax", rank, spatial)})
 
 
-@register(
-    "Max Min", "max", "all to the operand that wins; the first one of equals", "1 for the winner", data=None
-)
+@register("Max Min", "max", "all to the operand that wins; the first one of equals", "1 for the winner", data=None)
 def max_min(at: Situation) -> Selection:
     y, operands = at.y, at.node.inputs
 
@@ -99,10 +95,13 @@ def global_average_pool(at: Situation) -> Linear | Refusal:
 def average_pool(at: Situation) -> Linear | Refusal:
     node, graph, x, y = at.node, at.graph, at.node.inputs[0], at.y
     window = conv_window(node, graph, tuple(node.attribute("kernel_shape")))
-    if window.pads is None:
-        return Refusal("its SAME padding depends on sizes known only at run time", "export with static sizes")
     attributes = dict(node.attributes)
     include = bool(node.attribute("count_include_pad", 0))
+    if window.pads is None and include:
+        return Refusal(
+            "it counts SAME padding whose size is known only at run time",
+            "export with static sizes or count_include_pad=0",
+        )
     ceil = bool(node.attribute("ceil_mode", 0))
 
     def forward(b: Builder, value: str, bias: str | None) -> str:
@@ -118,7 +117,7 @@ def _spread(b: Builder, s: str, x: str, y: str, window: Window, include: bool, c
     """The transpose of average pooling: each window's value over its count, added up where windows overlap."""
     n = len(window.kernel)
     spatial = tuple(d for d in (b.graph.shape(x) or ())[2:] if isinstance(d, int))
-    if len(spatial) != n:
+    if len(spatial) != n or window.pads is None:
         return _spread_at_run_time(b, s, x, y, window, include)
     result = _output_sizes(window, spatial, ceil)
     share = b.div(s, b.constant(_counts(window, spatial, result, include, b, s)))
@@ -194,10 +193,14 @@ def _spread_at_run_time(b: Builder, s: str, x: str, y: str, window: Window, incl
     pads = window.pads or ()
     tail = b.integers([2]), b.integers([_END])
     size, out = b.op("Slice", b.op("Shape", x), *tail), b.op("Slice", b.op("Shape", y), *tail)
-    begin = b.integers([p[0] for p in pads])
-    reach = b.add(
-        b.mul(b.sub(out, b.integers([1] * n)), b.integers(window.strides)), b.integers(window.extent)
-    )
+    steps = b.mul(b.sub(out, b.integers([1] * n)), b.integers(window.strides))
+    reach = b.add(steps, b.integers(window.extent))
+    if window.pads is None:
+        total = b.op("Max", b.sub(reach, size), b.integers([0] * n))
+        half = b.div(total, b.integers([2] * n))
+        begin = half if window.upper else b.sub(total, half)
+    else:
+        begin = b.integers([p[0] for p in pads])
     ones_kernel = b.full((1, 1, *window.kernel), 1.0, s)
     ones = b.op("Expand", b.scalar(1.0, s), b.op("Concat", b.integers([1, 1]), size, axis=0))
     zeros = b.integers([0] * n)

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxlrp.emit.builder import Builder
+from onnxlrp.graph.view import Node
 from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Selection, Term
 from onnxlrp.operators.registry import Situation, register
+
+
+def _crops(node: Node) -> bool:
+    """Whether it resizes a part of its input."""
+    return bool(node.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize")
 
 
 def _resized_axes(at: Situation, rank: int) -> dict[int, int]:
@@ -17,14 +23,16 @@ def _resized_axes(at: Situation, rank: int) -> dict[int, int]:
     axes = [a % rank for a in node.attribute("axes") or range(rank)]
     before, after = at.graph.shape(node.inputs[0]) or (), at.graph.shape(at.y) or ()
     scales = at.facts.value(node.input(2)) if node.input(2) else None
+    if _crops(node):
+        return {axis: position for position, axis in enumerate(axes) if axis or rank <= 2}
     chosen = {}
     for position, axis in enumerate(axes):
         if scales is not None and scales.size == len(axes):
             same = float(scales[position]) == 1.0
         else:
-            same = before[axis : axis + 1] == after[axis : axis + 1] and isinstance(before[axis], int)
-            # Without any knowledge batch and channels are taken to stay: runtimes resize nothing else.
-            same = same or (not isinstance(before[axis], int) and axis < rank - 2 and rank == 4)
+            # A symbol names one size. A batch of unknown size is taken to stay: nobody interpolates between samples.
+            same = len(after) == rank and before[axis] is not None and before[axis] == after[axis]
+            same = same or (axis == 0 and rank > 2 and not isinstance(before[axis], int))
         if not same:
             chosen[axis] = position
     return chosen
@@ -45,10 +53,7 @@ def resize(at: Situation) -> Linear | Selection | Refusal:
         return Refusal(
             "keep_aspect_ratio_policy chooses its sizes at run time", "export with plain sizes or scales"
         )
-    if node.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        return Refusal(
-            "it crops and resizes in one step (tf_crop_and_resize)", "crop with Slice before resizing"
-        )
+    crops = _crops(node)
     axes = _resized_axes(at, rank)
     whole = _whole_factors(at, axes, rank)
     if whole is not None:
@@ -63,14 +68,18 @@ def resize(at: Situation) -> Linear | Selection | Refusal:
 
     mode = node.attribute("mode", "nearest")
     if mode == "nearest":
-        return Selection("movement", (x,), (y,), lambda b, given: {x: adjoint(b, given[y])}, "nearest")
+        return Selection("movement", (x,), (y,), lambda b, given: {x: adjoint(b, given[y])}, "nearest", crops)
     attributes = dict(node.attributes)
+    constant = crops and bool(attributes.pop("extrapolation_value", 0.0))
 
     def forward(b: Builder, value: str, bias: str | None) -> str:
         out = b.op("Resize", value, *node.inputs[1:], **attributes)
         return b.add(out, bias) if bias else out
 
-    return Linear("average", (Term(x, Fixed(Map(forward, adjoint), sign=1 if mode == "linear" else 0)),), y)
+    one = Fixed(Map(forward, adjoint), sign=1 if mode == "linear" else 0)
+    # What a crop reads outside the image is a constant.
+    outside = (lambda b: b.sub(y, forward(b, x, None))) if constant else None
+    return Linear("average", (Term(x, one),), y, bias=outside)
 
 
 def _whole_factors(at: Situation, axes: dict[int, int], rank: int) -> Sequence[int] | None:
@@ -154,13 +163,21 @@ def _interpolation(b: Builder, at: Situation, axis: int, position: int) -> str:
     line = b.op("Range", zero, count, one)
     equal = b.op("Equal", b.op("Unsqueeze", line, b.integers([0])), b.op("Unsqueeze", line, b.integers([1])))
     unit = b.op("Unsqueeze", b.op("Cast", equal, to=b.dtype(x)), b.integers([0, 1]))
-    attributes = {k: v for k, v in node.attributes.items() if k != "axes"}
+    attributes = {k: v for k, v in node.attributes.items() if k not in ("axes", "extrapolation_value")}
+
+    def own(given: str, index: int) -> str:
+        return b.op("Slice", given, b.integers([index]), b.integers([index + 1]))
+
+    roi = ""
+    if _crops(node):
+        whole = b.numpy_type(node.input(1))
+        start = b.constant(np.zeros(3, whole)), own(node.input(1), position)
+        end = b.constant(np.ones(3, whole)), own(node.input(1), position + len(node.attribute("axes") or shape))
+        roi = b.op("Concat", *start, *end, axis=0)
     if node.input(2):
-        ones = b.constant(np.ones(3, np.float32))
-        factor = b.op("Slice", node.input(2), b.integers([position]), b.integers([position + 1]))
-        resized = b.op("Resize", unit, "", b.op("Concat", ones, factor, axis=0), **attributes)
+        factors = b.op("Concat", b.constant(np.ones(3, np.float32)), own(node.input(2), position), axis=0)
+        resized = b.op("Resize", unit, roi, factors, **attributes)
     else:
-        length = b.op("Slice", node.input(3), b.integers([position]), b.integers([position + 1]))
         lead = b.op("Slice", b.op("Shape", unit), b.integers([0]), b.integers([3]))
-        resized = b.op("Resize", unit, "", "", b.op("Concat", lead, length, axis=0), **attributes)
+        resized = b.op("Resize", unit, roi, "", b.op("Concat", lead, own(node.input(3), position), axis=0), **attributes)
     return b.op("Squeeze", resized, b.integers([0, 1]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from onnxlrp.errors import ConversionError
@@ -51,11 +51,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """Steps from the target back to the explained inputs."""
+    """Steps from one target back to the explained inputs."""
 
     steps: tuple[Step, ...]
-    warnings: tuple[str, ...] = ()
-    used: frozenset[int] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,12 @@ class _Obstacle:
 
 
 class Planner:
-    """Walks from the target tensor back and gives each node on the way its rule."""
+    """Walks from one target tensor back and gives each node on the way its rule.
+
+    Attributes:
+        obstacles: the nodes that cannot be treated, once `program` has looked for them.
+        used: lines of the table's entries that decided something.
+    """
 
     def __init__(
         self,
@@ -85,15 +88,11 @@ class Planner:
         self.graph, self.facts, self.table = graph, facts, table
         self.paths = Paths(graph, explained, target)
         self.regions = find_regions(graph, facts, pinned, table.merge_batch_normalization)
-        self._obstacles: list[_Obstacle] = []
-        self._used: set[int] = set()
+        self.obstacles: list[_Obstacle] = []
+        self.used: set[int] = set()
 
     def program(self) -> Program:
-        """The steps.
-
-        Raises:
-            ConversionError: listing every node that cannot be treated.
-        """
+        """The steps of all nodes that can be treated; those that cannot are in `obstacles`."""
         receiving = {self.paths.target}
         steps: list[Step] = []
         for node in reversed(self.graph.nodes):
@@ -102,13 +101,12 @@ class Planner:
             step = self._step(node)
             if step is None:
                 # Look on behind a node in the way, so that all of them are found at once.
-                receiving.update(self._active(node))
+                region = self.regions.get(node.index)
+                receiving.update(self._active(region.nodes[0] if region else node))
                 continue
             steps.append(step)
             receiving.update(x for x in receivers(step.rule, step.behaviour) if x in self.paths.forward)
-        if self._obstacles:
-            raise ConversionError(_refusal_text(self._obstacles))
-        return Program(tuple(steps), self._warnings(), frozenset(self._used))
+        return Program(tuple(steps))
 
     def _active(self, node: Node) -> frozenset[str]:
         return frozenset(i for i in reads(node) if i in self.paths.forward)
@@ -135,7 +133,7 @@ class Planner:
         return self._with_rule(region.nodes, behaviour, region)
 
     def _refuse(self, node: Node, reason: str, advice: str) -> None:
-        self._obstacles.append(_Obstacle(node, reason, advice))
+        self.obstacles.append(_Obstacle(node, reason, advice))
 
     def _with_rule(self, nodes: tuple[Node, ...], behaviour: Behaviour | Refusal, region: Region | None) -> Step | None:
         head = region.head if region else nodes[0]
@@ -157,7 +155,7 @@ class Planner:
         entry = match(self.table, facts)
         if entry is None:
             return self._by_default(nodes, head, behaviour, operator)
-        self._used.add(entry.line)
+        self.used.add(entry.line)
         reason = self._reason(entry, facts, behaviour)
         rule, parameters = entry.rule, dict(entry.parameters)
         trouble = obstacle(rule, behaviour)
@@ -230,14 +228,30 @@ class Planner:
             return tuple(f"{x}: {what}" for x in lost)
         return tuple(f"{x} receives nothing" for x in lost)
 
-    def _warnings(self) -> tuple[str, ...]:
-        if self.table.source == "preset":
-            return ()
-        return tuple(
-            f"{self.table.source} line {e.line}: this entry ({e.rule}) matches no node"
-            for e in self.table.entries
-            if e.line not in self._used
-        )
+
+def programs(planners: Sequence[Planner]) -> tuple[Program, ...]:
+    """The program of each planner.
+
+    Raises:
+        ConversionError: listing every node that stands in the way of any of them.
+    """
+    found = tuple(planner.program() for planner in planners)
+    obstacles = tuple(dict.fromkeys(o for planner in planners for o in planner.obstacles))
+    if obstacles:
+        raise ConversionError(_refusal_text(obstacles))
+    return found
+
+
+def unused_entries(table: RuleTable, planners: Sequence[Planner]) -> tuple[str, ...]:
+    """Warnings for the entries of the user's own table that no planner had a use for."""
+    used = {line for planner in planners for line in planner.used}
+    if table.source == "preset":
+        return ()
+    return tuple(
+        f"{table.source} line {e.line}: this entry ({e.rule}) matches no node"
+        for e in table.entries
+        if e.line not in used
+    )
 
 
 def _refusal_text(obstacles: Sequence[_Obstacle]) -> str:

@@ -121,25 +121,29 @@ def _resolve_named(graph: Graph, name: str) -> Explained:
 
 
 def _step_over_heads(graph: Graph, name: str) -> Explained:
-    tensor, start = name, name
+    tensor = start = above = name
     notes: list[str] = []
     while (node := graph.producer.get(tensor)) is not None and not node.domain:
         if node.op in _HEADS:
+            above = start
             tensor = start = node.inputs[0]
             notes.append(f"{node.label} is stepped over: {_HEADS[node.op]}")
         elif node.op in _SHAPE_ONLY and (graph.is_float(node.inputs[0])):
             tensor = node.inputs[0]
         else:
             break
-    return Explained(name, _through_shapes(graph, start, notes), tuple(notes))
+    return Explained(name, _through_shapes(graph, start, above) if notes else start, tuple(notes))
 
 
-def _through_shapes(graph: Graph, tensor: str, notes: Sequence[str]) -> str:
-    """Behind a stepped-over head also the reshape that fed it is undone: the logits have the model's own shape."""
+def _through_shapes(graph: Graph, tensor: str, above: str) -> str:
+    """Behind a stepped-over head also the reshape that fed it is undone, where it changed nothing or was undone above.
+
+    The logits have the model's own shape then; lifting an old Softmax puts it between two reshapes.
+    """
     node: Node | None = graph.producer.get(tensor)
-    if notes and node is not None and node.op in ("Flatten", "Reshape") and graph.is_float(node.inputs[0]):
-        before, after = graph.shape(node.inputs[0]), graph.shape(tensor)
-        if before is not None and before == after:
+    if node is not None and node.op in ("Flatten", "Reshape") and not node.domain and graph.is_float(node.inputs[0]):
+        before = graph.shape(node.inputs[0])
+        if before is not None and before in (graph.shape(tensor), graph.shape(above)):
             return node.inputs[0]
     return tensor
 

@@ -15,6 +15,7 @@ from onnxlrp.rules.recipe import (
     divide,
     kept,
     on_output,
+    only_where_positive,
     output_of,
     transposed,
     uses_bias,
@@ -37,6 +38,9 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
         magnitude = z if ctx.facts.nonnegative(z) else b.op("Abs", z)
         s = b.div(b.mul(r.value, magnitude), b.add(magnitude, b.scalar(size, z)))
         ctx.book("stabiliser", lambda: b.scale(b.mul(s, b.op("Sign", z)), size))
+    elif only_where_positive(ctx, op, r) and size and p.get("stabiliser", "sign") == "sign":
+        # Where there is relevance z = |z|, and elsewhere |z| + epsilon is as good a divisor as any: no sign is needed.
+        s = divide(ctx, op, r, z if ctx.facts.nonnegative(z) else b.op("Abs", z), p, sign=1)
     else:
         s = divide(ctx, op, r, z, p, sign=1 if ctx.facts.nonnegative(z) and size else 0)
     book_bias(ctx, op, s, bias_of(b, op, p))

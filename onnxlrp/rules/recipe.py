@@ -32,7 +32,7 @@ def only_where_positive(ctx: Context, op: Linear, r: Relevance) -> bool:
     """Whether relevance is zero wherever z <= 0."""
     if r.base is None:
         return False
-    return ctx.facts.stands_in(r.base, op.y) or (r.base == op.y and ctx.facts.nonnegative(op.y))
+    return ctx.facts.vanishes_below_zero(r.base, op.y) or (r.base == op.y and ctx.facts.nonnegative(op.y))
 
 
 def on_output(b: Builder, op: Linear, bias: str) -> str:
@@ -88,8 +88,8 @@ def stabilised(ctx: Context, op: Linear, d: str, p: Parameters, sign: int = 0) -
     less = b.op("Neg", size) if form == "norm" else b.scalar(-epsilon, d)
     if form == "clip":
         if sign:
-            return b.op("Max", d, size) if sign > 0 else b.op("Min", d, less)
-        high, low = b.op("Max", d, size), b.op("Min", d, less)
+            return b.at_least(d, size) if sign > 0 else b.at_most(d, less)
+        high, low = b.at_least(d, size), b.at_most(d, less)
     else:
         if sign:
             return b.add(d, size if sign > 0 else less)

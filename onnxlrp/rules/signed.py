@@ -48,7 +48,7 @@ def _positive_sum(ctx: Context, op: Linear, r: Relevance, p: Parameters, shift: 
     sizes = [(part, x if ctx.facts.nonnegative(x) else b.op("Abs", x)) for part, x in parts_of(b, op, "abs")]
     whole = run(b, op, sizes, bias_of(b, op, p, lambda bias: b.op("Abs", bias)), 2.0 * shift)
     # Rounding must not take a sum of positive terms below its smallest possible value.
-    return b.op("Max", b.add(z, whole), b.scalar(2.0 * shift, op.y)), 0.5
+    return b.at_least(b.add(z, whole), b.scalar(2.0 * shift, op.y)), 0.5
 
 
 def _positive_share(ctx: Context, op: Linear, r: Relevance, p: Parameters, weight: float = 1.0) -> str:
@@ -102,7 +102,7 @@ def alpha_beta(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contrib
     if op.bias is not None and not uses_bias(op, p):
         z = b.sub(op.y, on_output(b, op, op.bias(b)))
     # Positive and negative contributions add up to z, so the second sum is free.
-    second = b.op("Min", b.sub(z, first), b.scalar(0.0, z))
+    second = b.at_most(b.sub(z, first), b.scalar(0.0, z))
     quiet = Context(b, ctx.facts, type(ctx.ledger)(), ctx.step)
     size = float(p["epsilon"])
     s1 = divide(quiet, op, r, first, p, sign=1 if size else 0)

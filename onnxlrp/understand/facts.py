@@ -190,6 +190,15 @@ class Facts:
 
     # -- stand-ins ---------------------------------------------------------------------------------------------
 
+    def vanishes_below_zero(self, base: str, tensor: str) -> bool:
+        """Whether `base` is zero wherever `tensor` <= 0, and nowhere negative: a Relu of it, or a Clip from 0 on."""
+        node = self.graph.producer.get(base)
+        if node is None or node.domain or node.inputs[0] != tensor:
+            return False
+        if node.op == "Clip":
+            return bool(node.input(1)) and self.scalar(node.input(1)) == 0.0
+        return node.op == "Relu"
+
     def stands_in(self, base: str, tensor: str) -> bool:
         """Whether `base` equals `tensor` wherever `base` is not zero and is nowhere negative (base = Relu(tensor)).
 

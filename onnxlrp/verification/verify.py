@@ -86,12 +86,19 @@ def verify(
             outputs,
             axis,
         )
-        subject = _Subject(source, source.model, compile_model(prepare(source), request).model, request)
+        subject = _Subject(source, source.model, _compiled(source, source.model, request).model, request)
     graph = Graph(subject.original)
     feeds = dict(data) if data is not None else random_inputs(graph, samples)
     if set(feeds) != set(graph.inputs):
         raise UsageError(f"the model's inputs are {', '.join(graph.inputs)}; the data has {', '.join(feeds)}")
     return _report(subject, graph, feeds, providers)
+
+
+def _compiled(source: Source, model: onnx.ModelProto, request: Request) -> Converted:
+    """Converts a copy: a conversion changes the model that it is given."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return compile_model(prepare(replace(source, model=copy)), request)
 
 
 def _of_converted(source: Source) -> _Subject:
@@ -177,10 +184,8 @@ def _largest(a: Array, b: Array) -> float:
 
 
 def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers: Sequence[str] | None) -> Report:
-    kept = compile_model(
-        prepare(replace(subject.source, model=subject.original)),
-        replace(subject.request, target=_plain_target(subject.request), on_demand=False, ledger=True),
-    )
+    plain = replace(subject.request, target=_plain_target(subject.request), on_demand=False, ledger=True)
+    kept = _compiled(subject.source, subject.original, plain)
     names = list(graph.outputs)
     results: dict[bool, dict[str, Array]] = {}
     checks: list[Check] = []

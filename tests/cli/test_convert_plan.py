@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import onnxlrp
-from onnxlrp.cli.convert import added_inputs
+from onnxlrp.cli.convert import added_inputs, relevance_outputs
 from onnxlrp.cli.output import quantity, shortened, size
 from onnxlrp.cli.plan import rule_label
 from onnxlrp.planning.model import Plan
@@ -81,6 +81,17 @@ def test_convert_names_the_inputs_that_it_adds(
 ) -> None:
     plan = Plan("t", target, ("x",), outputs, (), settings={"on_demand": on_demand})
     assert added_inputs(plan) == added
+
+
+def test_convert_names_every_relevance_output(example_plan: Plan) -> None:
+    assert relevance_outputs(example_plan) == ["image -> image_relevance"]
+    plan = Plan("t", "argmax", ("a", "b"), ("y", "z"), ())
+    assert relevance_outputs(plan) == [
+        "a -> a_relevance_y",
+        "b -> b_relevance_y",
+        "a -> a_relevance_z",
+        "b -> b_relevance_z",
+    ]
 
 
 def test_convert_as_json(run: Run, calls: list[Any]) -> None:

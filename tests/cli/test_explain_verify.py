@@ -163,10 +163,11 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_verify_prints_its_checks_and_the_worst_nodes(run: Run, verified: dict[str, Any]) -> None:
-    result = run("verify", "m.onnx", "--rules", "epsilon", "--samples", "3")
+    result = run("verify", "m.onnx", "--rules", "epsilon", "--samples", "3", "--provider", "CUDA")
     assert (result.exit_code, result.stderr) == (0, "")
     assert (verified["model"], verified["data"]) == ("m.onnx", None)
     assert (verified["rules"], verified["samples"]) == ("epsilon", 3)
+    assert verified["providers"] == ["CUDAExecutionProvider"]
     lines = result.stdout.splitlines()
     assert lines[2].split() == ["forward", "equality", "ok", "0", "1e-05", "optimisation", "off"]
     assert lines[3].split() == ["batch", "independence", "-", "the", "batch", "size", "is", "fixed"]

@@ -186,7 +186,7 @@ def test_a_rule_that_cannot_treat_a_layer_is_refused_for_it() -> None:
     ],
 )
 def test_bounds_that_do_not_fit_the_layer_are_refused(low: str, message: str) -> None:
-    rules = f'[[rule]]\nkind = "linear"\nrule = "z-box"\nlow = {low}\nhigh = 1.0\n'
+    rules = f'[[rule]]\nkind = "linear"\nrule = "z-box"\nlow = {low}\nhigh = 9.0\n'
     model = network("g (float[2,2,4] x) => (float[?,?,?] y) { y = Conv(x, w) }", w=normal(3, 2, 2))
     assert message in _refused(model, rules=table(rules))
 
@@ -294,3 +294,13 @@ def test_planning_leaves_the_given_model_alone() -> None:
     onnxlrp.convert(model)
     assert model.SerializeToString(deterministic=True) == before
     assert np.isfinite(len(before))
+
+
+def test_nodes_in_the_way_of_any_explained_output_are_named_once_together() -> None:
+    model = network(
+        """g (float[2,4] x) => (float[2,4] y, float[2,4] z)
+        { a = com.example.Fancy(x) y = com.example.Left(a) z = com.example.Right(a) }"""
+    )
+    lines = _refused(model, outputs=("y", "z")).splitlines()
+    assert lines[0] == "cannot convert: 3 nodes stand in the way of relevance:"
+    assert [line.split()[0] for line in lines[1:]] == ["Left_1", "Fancy_0", "Right_2"]

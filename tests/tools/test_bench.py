@@ -107,6 +107,10 @@ def test_a_file_may_grow_by_two_per_cent_and_64_kib():
     assert budgets.growth_budget(1_000_000) == 20_000 + 65_536
 
 
+def test_the_conversion_of_resnet50_has_a_limit():
+    assert (budgets.conversion_budget("resnet50"), budgets.conversion_budget("vgg16")) == (3.0, None)
+
+
 def test_a_limit_is_met_up_to_itself_and_unknown_where_nothing_is_promised():
     assert results.met(3.4, 3.4) is True
     assert results.met(3.41, 3.4) is False
@@ -247,6 +251,8 @@ def test_results_of_older_code_are_not_shown():
     )
     assert list(kept.current().conversions) == ["b epsilon", "c epsilon"]
     assert list(kept.current().contests) == ["c epsilon batch 1"]
+    assert "2 contests" in kept.current().skipped["left out"]
+    assert some_results().current() == some_results()
 
 
 # -- the page
@@ -268,6 +274,7 @@ def test_a_broken_budget_is_said_aloud():
     )
     assert column(report.time_table(slow), "met") == ["NO"]
     assert column(report.file_table(slow), "met") == ["NO"]
+    assert column(report.file_table(slow), "in time") == ["yes"]
     assert "time 0 of 1" in report.summary(slow)
 
 

@@ -234,13 +234,17 @@ def _with_merged(model: onnx.ModelProto) -> onnx.ModelProto:
     named = {"merged": z, "unbiased": unbiased, "transposed": back}
     nodes = assemble.protos(b.nodes) + [helper.make_node("Identity", [t], [n]) for n, t in named.items()]
     shape = [None] * len(graph.shape(op.y) or ())
-    return assemble.overlay(
-        model,
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    assemble.overlay(
+        result,
         nodes,
         {n: constant_proto(n, v) for n, v in b.constants.items()},
         [helper.make_tensor_value_info("probe", TensorProto.DOUBLE, shape)],
         [helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in named],
+        [],
     )
+    return result
 
 
 @pytest.mark.parametrize("case", MERGED)

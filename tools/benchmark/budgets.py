@@ -10,8 +10,8 @@ ON_DEMAND_OFF = 1.1
 MEMORY = 2.0
 #: Limit on the growth of the file: this share of the original's size, plus this many bytes.
 GROWTH_SHARE, GROWTH_BYTES = 0.02, 64 * 1024
-#: Limit on the time of a conversion, in seconds.
-CONVERSION = 3.0
+#: Model -> limit on the time of its conversion, in seconds.
+CONVERSION = {"resnet50": 3.0}
 
 _ONE_PASS = ("epsilon", "gradient-x-input")
 _TWO_PASSES = ("epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "default")
@@ -40,6 +40,11 @@ def time_budget(model: str, rules: str) -> float | None:
 def memory_budget(rules: str) -> float | None:
     """The limit on converted / original peak memory, or None where nothing is promised."""
     return MEMORY if rules in _ONE_PASS else None
+
+
+def conversion_budget(model: str) -> float | None:
+    """The limit on the seconds that a conversion takes, or None where nothing is promised."""
+    return CONVERSION.get(model)
 
 
 def growth_budget(original_bytes: int) -> int:

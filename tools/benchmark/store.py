@@ -44,12 +44,14 @@ class Results:
         return replace(self, skipped={**self.skipped, name: reason})
 
     def current(self) -> Results:
-        """Without what belongs to another source of the package than the last run's."""
+        """Without what belongs to another source of the package than the last run's; how much that is, is noted."""
         source = self.settings.get("source")
         conversions = {name: c for name, c in self.conversions.items() if c.source == source}
         digests = {name: c.digest for name, c in conversions.items()}
         contests = {name: c for name, c in self.contests.items() if digests.get(case_of(name)) == c.digest}
-        return replace(self, conversions=conversions, contests=contests)
+        old = len(self.contests) - len(contests)
+        note = {"left out": f"{old} contests from before the last change of the package"} if old else {}
+        return replace(self, conversions=conversions, contests=contests, skipped={**self.skipped, **note})
 
 
 def read(path: Path) -> Results:

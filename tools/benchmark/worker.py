@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -148,12 +149,9 @@ class Worker:
         return actions[asked["do"]](asked)
 
     def _open(self, asked: Request) -> Mapping[str, Any]:
-        if asked["kind"] == "torch":
-            from benchmark import peer as _peer  # noqa: F401  the import is no part of the memory
-        else:
-            import onnxruntime as _runtime  # noqa: F401
-
-            import onnxlrp.run.session as _session  # noqa: F401
+        # What is imported is no part of the memory that a program takes.
+        for module in ("benchmark.peer",) if asked["kind"] == "torch" else ("onnxruntime", "onnxlrp.run.session"):
+            import_module(module)
         self._before = peak_memory()
         self._run = open_torch(asked) if asked["kind"] == "torch" else open_onnx(asked)
         return {}

@@ -1,0 +1,48 @@
+"""Softmax and LogSoftmax inside a network, linear around the model's own x (Achtibat et al. 2024, prop. 3.1).
+
+y = J x + c with J the Jacobian at x and c = y - J x, the constant term of the expansion, which acts as a bias. The
+derivative is J as well, so that every rule without a choice of signs gives x * J^T (R / y).
+"""
+
+from __future__ import annotations
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Term
+from onnxlrp.operators.registry import Situation, register
+
+_TREATMENT = "linear around the input: its Jacobian; the constant term of the expansion acts as a bias"
+
+
+@register("Softmax LogSoftmax", "normalization", _TREATMENT, "y (m - sum y m), m - softmax(x) sum m")
+def softmax(at: Situation) -> Linear | Refusal:
+    node, x, y = at.node, at.node.inputs[0], at.y
+    axis, logarithm = node.attribute("axis", -1), node.op == "LogSoftmax"
+
+    def total(b: Builder, t: str) -> str:
+        return b.op("ReduceSum", t, b.integers([axis]), keepdims=1)
+
+    def probabilities(b: Builder) -> str:
+        return b.op("Exp", y) if logarithm else y
+
+    def forward(b: Builder, value: str, bias: str | None) -> str:
+        s = probabilities(b)
+        moved = b.sub(value, total(b, b.mul(s, value)))
+        out = moved if logarithm else b.mul(s, moved)
+        return b.add(out, bias) if bias else out
+
+    def adjoint(b: Builder, m: str) -> str:
+        s = probabilities(b)
+        if logarithm:
+            return b.sub(m, b.mul(s, total(b, m)))
+        return b.mul(s, b.sub(m, total(b, b.mul(s, m))))
+
+    def constant_term(b: Builder) -> str:
+        return b.sub(y, forward(b, x, None))
+
+    return Linear(
+        "normalization",
+        (Term(x, Fixed(Map(forward, adjoint), sign=0)),),
+        y,
+        bias=constant_term,
+        note="linear around the input",
+    )
