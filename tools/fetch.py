@@ -107,9 +107,7 @@ def _fetch_package(wanted: Entry, entries: Sequence[Entry], cache: Path, downloa
                 with zipfile.ZipFile(archive) as opened:
                     content = opened.read(entry.path)
             except (KeyError, zipfile.BadZipFile, OSError) as error:
-                raise FetchError(
-                    f"{entry.name}: {archive.name} does not hold {entry.path}: {error}"
-                ) from None
+                raise FetchError(f"{entry.name}: {archive.name} does not hold {entry.path}: {error}") from None
             if digest(content) != entry.sha256:
                 raise FetchError(
                     f"{entry.name}: {archive.name} holds another {entry.path} than the manifest pins (sha256 "

@@ -96,6 +96,8 @@ def _refuse_target(out: Path, model: onnx.ModelProto, source: Source) -> None:
         raise UsageError(f"cannot write {str(out)!r}: no such folder; create it first")
     if source.path is not None and _is_same(out, source.path):
         raise UsageError(f"{str(out)!r} is the input model, which is never overwritten: name another output")
+    if (out.exists() and not out.is_file()) or out.is_symlink():
+        raise UsageError(f"cannot write the model to {str(out)!r}: it is a link or a device; name a plain file")
     for location in external.locations(model):
         places = [folder / location for folder in (out.parent, *source.data_folders)]
         if out.resolve() in [place.resolve() for place in places] or any(_is_same(out, p) for p in places):

@@ -124,16 +124,12 @@ def explain_images(
 
 def _refuse_given_values(target: Target | None, advice: str) -> None:
     if target in ("input", "seed"):
-        raise UsageError(
-            f"the target {target!r} takes a value with every run, which images do not bring; {advice}"
-        )
+        raise UsageError(f"the target {target!r} takes a value with every run, which images do not bring; {advice}")
 
 
 def _stated_target(text: str) -> Target:
     """The target that a converted model states about itself."""
-    if text.startswith(
-        "argmax"
-    ):  # where an axis follows, each position has its own class, which no title can name
+    if text.startswith("argmax"):  # where an axis follows, each position has its own class, which no title can name
         return "argmax"
     if text.startswith("top:"):
         return text
@@ -151,13 +147,10 @@ def explain_files(
     progress: Progress | None = None,
 ) -> list[ImageResult]:
     """`explain_images` with an explainer that exists already and was built for `job.target`."""
-    image_input = find_image_input(
-        explainer.input_names, explainer.input_shapes, explainer.input_types, options.layout
-    )
+    image_input = find_image_input(explainer.input_names, explainer.input_shapes, explainer.input_types, options.layout)
     if image_input.name not in explainer.explained:
         raise UsageError(
-            f"the image input {image_input.name!r} is not explained; these are: "
-            f"{', '.join(explainer.explained)}"
+            f"the image input {image_input.name!r} is not explained; these are: {', '.join(explainer.explained)}"
         )
     recipe = recipe_for(options, image_input)
     prefixes = [out_dir / f"{stem}.{job.tag}" for stem in unique_stems(files)]
@@ -186,9 +179,7 @@ def _batches(files: Sequence[Path], recipe: Recipe) -> Iterator[list[Prepared]]:
     yield waiting
 
 
-def _run(
-    explainer: Explainer, recipe: Recipe, batch: Sequence[Prepared], target: Target | None
-) -> Iterator[Sample]:
+def _run(explainer: Explainer, recipe: Recipe, batch: Sequence[Prepared], target: Target | None) -> Iterator[Sample]:
     """Run one batch; a model with a fixed batch gets its last photo repeated to fill it."""
     size = recipe.image_input.batch or len(batch)
     arrays = [prepared.array for prepared in batch]
@@ -199,9 +190,7 @@ def _run(
             prepared,
             relevance=found.relevance[recipe.image_input.name][index],
             outputs={name: _sample(value, index, size) for name, value in found.outputs.items()},
-            explained=None
-            if found.explained_output is None
-            else _sample(found.explained_output, index, size),
+            explained=None if found.explained_output is None else _sample(found.explained_output, index, size),
             target=found.target,
         )
 

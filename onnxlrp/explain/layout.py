@@ -81,9 +81,7 @@ def find_image_input(
     return found[0]
 
 
-def _image_input(
-    name: str, shape: Sequence[Dimension] | None, dtype: np.dtype[Any], layout: str
-) -> ImageInput | None:
+def _image_input(name: str, shape: Sequence[Dimension] | None, dtype: np.dtype[Any], layout: str) -> ImageInput | None:
     if shape is None or dtype.kind not in "fui":
         return None
     sizes = [size if isinstance(size, int) and size > 0 else None for size in shape]
@@ -93,9 +91,7 @@ def _image_input(
         return None
     first_ok, last_ok = (sizes[axis] in (*_CHANNELS, None) for axis in (1, 3))
     if layout == "nhwc" or (layout == "auto" and sizes[3] in _CHANNELS and sizes[1] not in _CHANNELS):
-        return (
-            ImageInput(name, "nhwc", sizes[3] or 3, sizes[0], sizes[1], sizes[2], dtype) if last_ok else None
-        )
+        return ImageInput(name, "nhwc", sizes[3] or 3, sizes[0], sizes[1], sizes[2], dtype) if last_ok else None
     return ImageInput(name, "nchw", sizes[1] or 3, sizes[0], sizes[2], sizes[3], dtype) if first_ok else None
 
 
@@ -112,8 +108,4 @@ def dtype_of(stated: Any) -> np.dtype[Any]:
 
 
 def _text(shape: Sequence[Dimension] | None) -> str:
-    return (
-        "of unknown shape"
-        if shape is None
-        else "[" + ", ".join("?" if s is None else str(s) for s in shape) + "]"
-    )
+    return "of unknown shape" if shape is None else "[" + ", ".join("?" if s is None else str(s) for s in shape) + "]"

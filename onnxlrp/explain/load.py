@@ -65,9 +65,7 @@ def check_photo(path: Path) -> None:
         with Image.open(path):
             return
     except UnidentifiedImageError:
-        raise UsageError(
-            f"{path}: not an image that can be read (PNG, JPEG, TIFF, WebP, BMP, GIF ...)"
-        ) from None
+        raise UsageError(f"{path}: not an image that can be read (PNG, JPEG, TIFF, WebP, BMP, GIF ...)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"{path}: the image cannot be read: {error}") from None
 
@@ -101,9 +99,7 @@ def _plain(path: Path, image: Image.Image) -> Image.Image:
             raise UsageError(f"{path}: its pixels are not in 0..65535; save it with 8 or 16 bits per channel")
         plain = Image.fromarray(values / np.float32(_SIXTEEN_BIT))
     elif mode == "F":
-        raise UsageError(
-            f"{path}: floating point pixels have no stated range; save it with 8 or 16 bits per channel"
-        )
+        raise UsageError(f"{path}: floating point pixels have no stated range; save it with 8 or 16 bits per channel")
     elif mode == "1":
         plain = image.convert("L")
     elif "A" in mode or "a" in mode or "transparency" in image.info:

@@ -48,9 +48,7 @@ def heatmap_picture(values: np.ndarray, scale: Scale) -> Image.Image:
     return _at_size(values, _own_size(values), lambda shown: Image.fromarray(scale.colours(shown)))
 
 
-def overlay_picture(
-    values: np.ndarray, photo: Callable[[int, int], Image.Image], scale: Scale
-) -> Image.Image:
+def overlay_picture(values: np.ndarray, photo: Callable[[int, int], Image.Image], scale: Scale) -> Image.Image:
     """The signed map over the photo in gray; `photo(height, width)` gives the photo at a size."""
     size = _own_size(values)
     return _at_size(values, size, lambda shown: _overlay(shown, photo(*size), scale))
@@ -101,9 +99,7 @@ def _own_size(values: np.ndarray) -> tuple[int, int]:
     return panel_size(height, width) if max(height, width) < TINY else (height, width)
 
 
-def _at_size(
-    values: np.ndarray, size: tuple[int, int], draw: Callable[[np.ndarray], Image.Image]
-) -> Image.Image:
+def _at_size(values: np.ndarray, size: tuple[int, int], draw: Callable[[np.ndarray], Image.Image]) -> Image.Image:
     """Draw a map at a size:
 
     numbers are interpolated rather than colours, pixels of tiny maps stay visible.
@@ -151,9 +147,7 @@ def _leading(size: int) -> int:
     return round(1.35 * size)
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, lines: Sequence[str], top: int, size: int, colour: tuple[int, int, int]
-) -> int:
+def _write(draw: ImageDraw.ImageDraw, lines: Sequence[str], top: int, size: int, colour: tuple[int, int, int]) -> int:
     for line in lines:
         draw.text((_MARGIN, top), line, colour, font_for(line, size))
         top += _leading(size)

@@ -21,11 +21,15 @@ _LARGEST_UNIT_MEAN = 2.0
 class ImageOptions:
     """How images are prepared; None leaves a choice to the preset or the model.
 
-    preset   name of an entry of PRESETS; None: by the number of channels, or `unit` where numbers below are
-    given mean     per channel or one for all, subtracted after `scale` std      per channel or one for all,
-    divided by scale    factor on pixels in 0..255 (1 leaves them, 1/255 brings them to 0..1) resize   length
-    of the shorter side, or exact (height, width) crop     centre crop: side of a square, or (height, width)
-    layout   "auto", "nchw" or "nhwc" order    colour order of three channels: "rgb" or "bgr"
+    Attributes:
+        preset: name of an entry of PRESETS; None: by the number of channels, or `unit` where numbers are given.
+        mean: per channel or one for all, subtracted after `scale`.
+        std: per channel or one for all, divided by.
+        scale: factor on pixels in 0..255 (1 leaves them, 1/255 brings them to 0..1).
+        resize: length of the shorter side, or exact (height, width).
+        crop: centre crop: side of a square, or (height, width).
+        layout: "auto", "nchw" or "nhwc".
+        order: colour order of three channels, "rgb" or "bgr".
     """
 
     preset: str | None = None
@@ -151,13 +155,9 @@ class Recipe:
         elif wanted == (None, None):
             return (height, width)
         else:
-            by_height = wanted[1] is None or (
-                wanted[0] is not None and wanted[0] * width >= wanted[1] * height
-            )
+            by_height = wanted[1] is None or (wanted[0] is not None and wanted[0] * width >= wanted[1] * height)
             whole = None in wanted
-            side = round(
-                ((wanted[0] if by_height else wanted[1]) or 0) / (1.0 if whole else self.preset.crop_fraction)
-            )
+            side = round(((wanted[0] if by_height else wanted[1]) or 0) / (1.0 if whole else self.preset.crop_fraction))
         if by_height:
             return (side, max(side * width // height, wanted[1] or 1))
         return (max(side * height // width, wanted[0] or 1), side)
@@ -169,9 +169,7 @@ def recipe_for(options: ImageOptions, image_input: ImageInput) -> Recipe:
     Raises UsageError for options that do not fit it or each other.
     """
     channels = image_input.channels
-    numbers = {
-        name: value for name in ("mean", "std", "scale") if (value := getattr(options, name)) is not None
-    }
+    numbers = {name: value for name in ("mean", "std", "scale") if (value := getattr(options, name)) is not None}
     if options.preset is None:
         preset = PRESETS["unit"] if numbers else default_preset(channels)
     elif options.preset in PRESETS:
@@ -179,9 +177,7 @@ def recipe_for(options: ImageOptions, image_input: ImageInput) -> Recipe:
     else:
         raise UsageError(f"unknown preset {options.preset!r}; there are: {', '.join(PRESETS)}")
     if numbers:
-        preset = replace(
-            preset, name="custom" if options.preset is None else f"{preset.name}, changed", **numbers
-        )
+        preset = replace(preset, name="custom" if options.preset is None else f"{preset.name}, changed", **numbers)
     if options.order is not None:
         preset = replace(preset, order=options.order)
     if channels != 3:
@@ -199,12 +195,7 @@ def _check(preset: Preset, options: ImageOptions, channels: int) -> None:
             )
     if not np.isfinite([*preset.mean, *preset.std, preset.scale]).all() or 0.0 in (*preset.std, preset.scale):
         raise UsageError("--mean, --std and --scale must be finite numbers, --std and --scale not 0")
-    if (
-        options.scale is None
-        and preset.scale < 1
-        and options.mean
-        and max(map(abs, options.mean)) > _LARGEST_UNIT_MEAN
-    ):
+    if options.scale is None and preset.scale < 1 and options.mean and max(map(abs, options.mean)) > _LARGEST_UNIT_MEAN:
         raise UsageError(
             f"--mean {_numbers(options.mean)} reads like pixels in 0..255, but pixels are multiplied by "
             f"{preset.scale:.6g} first; add --scale 1"
@@ -224,9 +215,7 @@ def _pixels(image: Image.Image, frame: Frame, channels: int, preset: Preset) -> 
     if frame.resized != frame.source:
         image = image.resize((frame.resized[1], frame.resized[0]), _RESAMPLING[preset.resampling])
     height, width = frame.size
-    values = np.asarray(
-        image.crop((frame.left, frame.top, frame.left + width, frame.top + height)), dtype=np.float64
-    )
+    values = np.asarray(image.crop((frame.left, frame.top, frame.left + width, frame.top + height)), dtype=np.float64)
     if values.ndim == 3:
         return values
     spread = np.repeat(values[:, :, None], channels, axis=2)
@@ -236,9 +225,7 @@ def _pixels(image: Image.Image, frame: Frame, channels: int, preset: Preset) -> 
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    return (
-        f"{values[0]:.6g}" if len(values) == 1 else "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
-    )
+    return f"{values[0]:.6g}" if len(values) == 1 else "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
 def _side(length: int | None) -> str:

@@ -191,9 +191,7 @@ def _subjects(
         return [_class_subject(scores.top(1)[0], scores, labels)]
     if scores is not None and (index := _class_index(job.target)) is not None:
         if not 0 <= index < scores.values.size:
-            raise UsageError(
-                f"class {index} does not exist: the explained output has {scores.values.size} classes"
-            )
+            raise UsageError(f"class {index} does not exist: the explained output has {scores.values.size} classes")
         return [_class_subject(index, scores, labels)]
     if isinstance(job.target, tuple) and len(job.target) == values.ndim:
         return [_Subject(f"output element {list(job.target)}", f"value {values[job.target]:.4g}")]
@@ -224,9 +222,7 @@ def _top(scores: ClassScores | None, labels: tuple[str, ...] | None, count: int)
     if scores is None:
         return ()
     shown = scores.values if scores.probabilities is None else scores.probabilities
-    return tuple(
-        TopClass(index, labels[index] if labels else None, float(shown[index])) for index in scores.top(count)
-    )
+    return tuple(TopClass(index, labels[index] if labels else None, float(shown[index])) for index in scores.top(count))
 
 
 def _origin(sample: Sample, recipe: Recipe, job: Job) -> str:

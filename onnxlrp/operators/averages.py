@@ -7,7 +7,7 @@ from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Selection, 
 from onnxlrp.operators.registry import Situation, register
 
 
-def reduction_axes(at: Situation) -> tuple[int, ...] | None | Refusal:
+def reduction_axes(at: Situation) -> tuple[int, ...] | Refusal | None:
     """Axes as non-negative numbers; None when every axis is reduced; a refusal when they are not known."""
     node = at.node
     given = node.attribute("axes")
@@ -79,9 +79,7 @@ def reduce_l2(at: Situation) -> Linear | Refusal:
     def adjoint(b: Builder, s: str) -> str:
         return b.mul(slope(b), s if axes == () else _restored(b, s, axes, keep))
 
-    return Linear(
-        "average", (Term(x, Fixed(Map(forward, adjoint), sign=0)),), y, note="y = sum of x * (x / y)"
-    )
+    return Linear("average", (Term(x, Fixed(Map(forward, adjoint), sign=0)),), y, note="y = sum of x * (x / y)")
 
 
 def _axes_input(b: Builder, axes: tuple[int, ...] | None) -> tuple[str, ...]:

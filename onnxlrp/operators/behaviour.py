@@ -2,7 +2,7 @@
 
 An operator says which of these it is; rules say what they do with each. Neither knows the other.
 
-* `Linear`: y = sum of linear maps of the data inputs plus a bias. Weighted layers, sums, averages, frozen normalisations.
+* `Linear`: y = sum of linear maps of the data inputs plus a bias. Layers with weights, sums, averages, normalisations.
 * `Selection`: every element of an output is one element of an input, or a constant. Movement and max-type operators.
 * `Scaling`: y = c * x for a constant c of any broadcast shape.
 * `Elementwise`: y = f(x), one element at a time.
@@ -13,7 +13,7 @@ An operator says which of these it is; rules say what they do with each. Neither
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from onnxlrp.emit.builder import Builder

@@ -133,9 +133,7 @@ def _flipped(b: Builder, weight: str, shape: tuple[int, ...], group: int) -> str
     )
 
 
-def conv_adjoint(
-    b: Builder, s: str, weight: str, window: Window, x: str, weight_shape: tuple[int, ...] | None
-) -> str:
+def conv_adjoint(b: Builder, s: str, weight: str, window: Window, x: str, weight_shape: tuple[int, ...] | None) -> str:
     """The transpose of a convolution with that window, in the shape of the forward input `x`."""
     n = len(window.kernel)
     if (
@@ -247,9 +245,7 @@ def _transposed_window(node: Node, graph: Graph, kernel: tuple[int, ...]) -> tup
         pads = tuple(_split(t, upper) for t in totals)
         exact = False
     elif auto.startswith("SAME"):
-        pads = tuple(
-            _split(max(x - s + e, 0), upper) for x, s, e in zip(plain.extent, strides, extra, strict=True)
-        )
+        pads = tuple(_split(max(x - s + e, 0), upper) for x, s, e in zip(plain.extent, strides, extra, strict=True))
         exact = False
     elif auto == "VALID":
         pads = ((0, 0),) * n
@@ -258,9 +254,7 @@ def _transposed_window(node: Node, graph: Graph, kernel: tuple[int, ...]) -> tup
     return Window(kernel, strides, dilations, pads, group), exact
 
 
-def _transposed_scale_output(
-    b: Builder, w: str, k: str, shape: tuple[int, ...] | None, group: int, rank: int
-) -> str:
+def _transposed_scale_output(b: Builder, w: str, k: str, shape: tuple[int, ...] | None, group: int, rank: int) -> str:
     if group == 1:
         return b.mul(w, _along(k, 1, rank, b))
     if shape is None:
@@ -281,9 +275,7 @@ def conv_transpose(at: Situation) -> Linear | Refusal:
         return Refusal("the shape of its kernel is not known", "give the weight a static shape")
     geometry = _transposed_window(node, graph, kernel)
     if geometry is None:
-        return Refusal(
-            "output_shape is given but the input's spatial size is not known", "export with a static size"
-        )
+        return Refusal("output_shape is given but the input's spatial size is not known", "export with a static size")
     window, exact = geometry
     n, x = len(kernel), node.inputs[0]
     weight_shape = graph.static_shape(node.inputs[1])

@@ -84,9 +84,7 @@ def _matmul_adjoint(b: Builder, s: str, v: str, other: str, x: str, left: bool) 
         size = (
             b.integers([-1, width])
             if width is not None
-            else b.op(
-                "Concat", b.integers([-1]), b.op("Gather", b.op("Shape", other), b.integers([1])), axis=0
-            )
+            else b.op("Concat", b.integers([-1]), b.op("Gather", b.op("Shape", other), b.integers([1])), axis=0)
         )
         flat = b.op("Gemm", b.op("Reshape", s, size), v, transB=1)
         return b.reshape_like(flat, x)
@@ -137,9 +135,7 @@ def matmul(at: Situation) -> Linear | Product | Refusal:
         forward=forward,
         adjoint=lambda b, s, v: _matmul_adjoint(b, s, v, other, x, left),
         scale_output=(lambda b, v, k: b.mul(v, k)) if left and rw == 2 else None,
-        scale_input=(lambda b, v, k: b.mul(v, b.op("Reshape", k, b.integers([-1, 1]))))
-        if left and rw == 2
-        else None,
+        scale_input=(lambda b, v, k: b.mul(v, b.op("Reshape", k, b.integers([-1, 1])))) if left and rw == 2 else None,
     )
     size = _size(graph, w, -1) if left and plain else None
     return Linear("linear", (Term(x, weighted),), at.y, bias_size=size)

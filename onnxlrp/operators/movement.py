@@ -6,23 +6,23 @@ flat indices of its input: that says where each value came from, whatever the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Refusal, Selection, Stop
 from onnxlrp.operators.registry import Situation, register
 
-_EXACT = "exact: relevance follows each value"
+EXACT = "exact: relevance follows each value"
 Adjoint = Callable[[Builder, str], str]
 
 
-def _one(at: Situation, adjoint: Adjoint, note: str = "", absorbs: bool = False) -> Selection:
+def one_to_one(at: Situation, adjoint: Adjoint, note: str = "", absorbs: bool = False) -> Selection:
     """A movement with one data input and one output."""
     x, y = at.node.inputs[0], at.y
     return Selection("movement", (x,), (y,), lambda b, given: {x: adjoint(b, given[y])}, note, absorbs)
 
 
-def _by_index(at: Situation) -> Adjoint:
+def by_index(at: Situation) -> Adjoint:
     """The adjoint by running the operator on the indices of its input."""
     node, x = at.node, at.node.inputs[0]
 
@@ -36,36 +36,36 @@ def _by_index(at: Situation) -> Adjoint:
     return adjoint
 
 
-@register("Identity", "movement", _EXACT, "identity")
+@register("Identity", "movement", EXACT, "identity")
 def identity(at: Situation) -> Selection:
-    return _one(at, lambda b, r: r)
+    return one_to_one(at, lambda b, r: r)
 
 
-@register("Dropout", "movement", _EXACT, "identity")
+@register("Dropout", "movement", EXACT, "identity")
 def dropout(at: Situation) -> Selection | Refusal:
     training = at.node.input(2)
     if training:
         value = at.facts.value(training)
         if value is None or bool(value):
             return Refusal("it drops values at random (training mode)", "export the model in evaluation mode")
-    return _one(at, lambda b, r: r)
+    return one_to_one(at, lambda b, r: r)
 
 
-@register("Cast CastLike", "movement", _EXACT, "identity")
+@register("Cast CastLike", "movement", EXACT, "identity")
 def cast(at: Situation) -> Selection | Stop:
     x = at.node.inputs[0]
     if not at.graph.is_float(at.y):
         return Stop("turned into a number without a derivative")
-    return _one(at, lambda b, r: b.op("Cast", r, to=b.dtype(x)))
+    return one_to_one(at, lambda b, r: b.op("Cast", r, to=b.dtype(x)))
 
 
-@register("Reshape Flatten Squeeze Unsqueeze", "movement", _EXACT, "the inverse reshape")
+@register("Reshape Flatten Squeeze Unsqueeze", "movement", EXACT, "the inverse reshape")
 def reshape(at: Situation) -> Selection:
     x = at.node.inputs[0]
-    return _one(at, lambda b, r: b.reshape_like(r, x))
+    return one_to_one(at, lambda b, r: b.reshape_like(r, x))
 
 
-@register("Transpose", "movement", _EXACT, "the inverse permutation")
+@register("Transpose", "movement", EXACT, "the inverse permutation")
 def transpose(at: Situation) -> Selection | Refusal:
     perm = at.node.attribute("perm")
     if perm is None:
@@ -74,16 +74,16 @@ def transpose(at: Situation) -> Selection | Refusal:
             return Refusal("the rank of its input is not known", "run shape inference on the model first")
         perm = list(range(rank))[::-1]
     inverse = [perm.index(i) for i in range(len(perm))]
-    return _one(at, lambda b, r: b.op("Transpose", r, perm=inverse))
+    return one_to_one(at, lambda b, r: b.op("Transpose", r, perm=inverse))
 
 
-@register("Expand", "movement", _EXACT, "summed over the copies")
+@register("Expand", "movement", EXACT, "summed over the copies")
 def expand(at: Situation) -> Selection:
     x, y = at.node.inputs[0], at.y
-    return _one(at, lambda b, r: b.sum_to(r, y, x))
+    return one_to_one(at, lambda b, r: b.sum_to(r, y, x))
 
 
-@register("Tile", "movement", _EXACT, "summed over the copies")
+@register("Tile", "movement", EXACT, "summed over the copies")
 def tile(at: Situation) -> Selection | Refusal:
     x, repeats = at.node.inputs
     rank = at.graph.rank(x)
@@ -96,10 +96,10 @@ def tile(at: Situation) -> Selection | Refusal:
         apart = b.op("Reshape", r, b.op("Reshape", pairs, b.integers([-1])))
         return b.op("ReduceSum", apart, b.integers(range(0, 2 * rank, 2)), keepdims=0)
 
-    return _one(at, adjoint)
+    return one_to_one(at, adjoint)
 
 
-@register("Concat", "movement", _EXACT, "cut apart again", data=None)
+@register("Concat", "movement", EXACT, "cut apart again", data=None)
 def concat(at: Situation) -> Selection | Refusal:
     inputs, y = at.node.inputs, at.y
     rank = at.graph.rank(y) or at.graph.rank(inputs[0])
@@ -122,9 +122,7 @@ def concat(at: Situation) -> Selection | Refusal:
             if len(numbers) == len(inputs)
             else b.op("Concat", *(size(b, x) for x in inputs), axis=0)
         )
-        pieces = (
-            b.ops("Split", given[y], cut, outputs=len(inputs), axis=axis) if len(inputs) > 1 else (given[y],)
-        )
+        pieces = b.ops("Split", given[y], cut, outputs=len(inputs), axis=axis) if len(inputs) > 1 else (given[y],)
         shares: dict[str, list[str]] = {}
         for x, piece in zip(inputs, pieces, strict=True):
             if x in at.active:
@@ -135,7 +133,7 @@ def concat(at: Situation) -> Selection | Refusal:
     return Selection("movement", active, (y,), adjoint, absorbs=any(x not in at.active for x in inputs))
 
 
-@register("Split", "movement", _EXACT, "put together again")
+@register("Split", "movement", EXACT, "put together again")
 def split(at: Situation) -> Selection:
     x, outputs = at.node.inputs[0], at.node.outputs
     axis = at.node.attribute("axis", 0)
@@ -147,48 +145,11 @@ def split(at: Situation) -> Selection:
     return Selection("movement", (x,), tuple(o for o in outputs if o), adjoint)
 
 
-def _slice_bounds(at: Situation) -> tuple[Sequence[int], Sequence[int], Sequence[int]] | None:
-    """(axes, starts, ends) of a Slice with known step-1 bounds on axes of known size, otherwise None."""
-    node, facts = at.node, at.facts
-    shape = at.graph.shape(node.inputs[0])
-    starts, ends = facts.integers(node.input(1)), facts.integers(node.input(2))
-    axes = facts.integers(node.input(3)) if node.input(3) else None
-    steps = facts.integers(node.input(4)) if node.input(4) else None
-    if starts is None or ends is None or shape is None:
-        return None
-    if (node.input(3) and axes is None) or (node.input(4) and (steps is None or set(steps) != {1})):
-        return None
-    chosen = [a % len(shape) for a in (axes or range(len(starts)))]
-    begins, stops = [], []
-    for axis, start, end in zip(chosen, starts, ends, strict=True):
-        size = shape[axis]
-        if not isinstance(size, int):
-            return None
-        begins.append(min(max(start + size if start < 0 else start, 0), size))
-        stops.append(max(min(max(end + size if end < 0 else end, 0), size), begins[-1]))
-    return chosen, begins, stops
-
-
-@register("Slice", "movement", _EXACT, "padded with zeros")
-def slice_(at: Situation) -> Selection:
-    x = at.node.inputs[0]
-    bounds = _slice_bounds(at)
-    if bounds is None:
-        return _one(at, _by_index(at))
-    axes, begins, stops = bounds
-    shape = at.graph.shape(x) or ()
-    front, back = [0] * len(shape), [0] * len(shape)
-    for axis, begin, stop in zip(axes, begins, stops, strict=True):
-        size = shape[axis]
-        front[axis], back[axis] = begin, (size if isinstance(size, int) else 0) - stop
-    return _one(at, lambda b, r: b.op("Pad", r, b.integers([*front, *back])))
-
-
-@register("Pad", "movement", _EXACT + "; what falls on a constant border is absorbed", "cut off, folded back")
+@register("Pad", "movement", EXACT + "; what falls on a constant border is absorbed", "cut off, folded back")
 def pad(at: Situation) -> Selection:
     node, x = at.node, at.node.inputs[0]
     if node.attribute("mode", "constant") != "constant":
-        return _one(at, _by_index(at))
+        return one_to_one(at, by_index(at))
     pads = at.facts.integers(node.input(1))
     rank = at.graph.rank(x)
     if pads is not None and rank is not None and not node.input(3) and min(pads) >= 0:
@@ -205,12 +166,12 @@ def pad(at: Situation) -> Selection:
                 ends = b.add(size, b.integers(begin))
             return b.op("Slice", r, b.integers(begin), ends, b.integers(axes)) if axes else r
 
-        return _one(at, cut, absorbs=True)
+        return one_to_one(at, cut, absorbs=True)
     # A negative pad cuts off, so that the adjoint of any constant padding is padding by the opposite.
-    return _one(at, lambda b, r: b.op("Pad", r, b.op("Neg", node.inputs[1]), "", node.input(3)), absorbs=True)
+    return one_to_one(at, lambda b, r: b.op("Pad", r, b.op("Neg", node.inputs[1]), "", node.input(3)), absorbs=True)
 
 
-@register("Gather", "movement", _EXACT + "; copies of one value add", "scattered back")
+@register("Gather", "movement", EXACT + "; copies of one value add", "scattered back")
 def gather(at: Situation) -> Selection | Refusal:
     node, x = at.node, at.node.inputs[0]
     shape, index = at.graph.shape(x), at.facts.value(node.input(1))
@@ -229,20 +190,20 @@ def gather(at: Situation) -> Selection | Refusal:
                     r = b.op("Squeeze", r, b.integers(range(axis, axis + index.ndim - 1)))
                 return b.op("Pad", r, b.integers([*front, *back]))
 
-            return _one(at, place)
-    return _one(at, _by_index(at))
+            return one_to_one(at, place)
+    return one_to_one(at, by_index(at))
 
 
-@register("GatherElements GatherND", "movement", _EXACT + "; copies of one value add", "scattered back")
+@register("GatherElements GatherND", "movement", EXACT + "; copies of one value add", "scattered back")
 def gather_elements(at: Situation) -> Selection:
-    return _one(at, _by_index(at))
+    return one_to_one(at, by_index(at))
 
 
-@register("DepthToSpace", "movement", _EXACT, "SpaceToDepth")
+@register("DepthToSpace", "movement", EXACT, "SpaceToDepth")
 def depth_to_space(at: Situation) -> Selection | Refusal:
     x, block = at.node.inputs[0], at.node.attribute("blocksize")
     if at.node.attribute("mode", "DCR") == "DCR":
-        return _one(at, lambda b, r: b.op("SpaceToDepth", r, blocksize=block))
+        return one_to_one(at, lambda b, r: b.op("SpaceToDepth", r, blocksize=block))
     shape = at.graph.shape(x)
     channels = None if shape is None else shape[1]
     if not isinstance(channels, int):
@@ -253,13 +214,13 @@ def depth_to_space(at: Situation) -> Selection | Refusal:
         apart = b.op("Reshape", deep, b.integers([0, block * block, channels // (block * block), -1]))
         return b.reshape_like(b.op("Transpose", apart, perm=[0, 2, 1, 3]), x)
 
-    return _one(at, adjoint)
+    return one_to_one(at, adjoint)
 
 
-@register("SpaceToDepth", "movement", _EXACT, "DepthToSpace")
+@register("SpaceToDepth", "movement", EXACT, "DepthToSpace")
 def space_to_depth(at: Situation) -> Selection:
     block = at.node.attribute("blocksize")
-    return _one(at, lambda b, r: b.op("DepthToSpace", r, blocksize=block, mode="DCR"))
+    return one_to_one(at, lambda b, r: b.op("DepthToSpace", r, blocksize=block, mode="DCR"))
 
 
 @register(
@@ -284,6 +245,4 @@ def where(at: Situation) -> Selection:
         return {x: b.sum(parts) for x, parts in shares.items()}
 
     active = tuple(dict.fromkeys(x for x in (first, second) if x in at.active))
-    return Selection(
-        "movement", active, (y,), adjoint, absorbs=len({first, second} & at.active) < len({first, second})
-    )
+    return Selection("movement", active, (y,), adjoint, absorbs=len({first, second} & at.active) < len({first, second}))

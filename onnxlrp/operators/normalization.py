@@ -40,9 +40,7 @@ def channel_shape(b: Builder, vector: str, rank: int, axis: int = 1) -> str:
 def batch_normalization(at: Situation) -> Linear | Refusal:
     node, x, y = at.node, at.node.inputs[0], at.y
     if node.attribute("training_mode", 0):
-        return Refusal(
-            "it computes batch statistics (training_mode=1)", "export the model in evaluation mode"
-        )
+        return Refusal("it computes batch statistics (training_mode=1)", "export the model in evaluation mode")
     refusal = at.require_constant(1, 2, 3, 4)
     if refusal:
         return refusal
@@ -136,9 +134,7 @@ def instance_normalization(at: Situation) -> Linear | Refusal:
     rank = at.graph.rank(x)
     refusal = at.require_constant(1, 2)
     if refusal or rank is None:
-        return refusal or Refusal(
-            "the rank of its input is not known", "run shape inference on the model first"
-        )
+        return refusal or Refusal("the rank of its input is not known", "run shape inference on the model first")
     norm = Normalised(
         x,
         lambda b, t: t,
@@ -185,9 +181,7 @@ def layer_normalization(at: Situation) -> Linear | Refusal:
     rank = at.graph.rank(x)
     refusal = at.require_constant(1, 2)
     if refusal or rank is None:
-        return refusal or Refusal(
-            "the rank of its input is not known", "run shape inference on the model first"
-        )
+        return refusal or Refusal("the rank of its input is not known", "run shape inference on the model first")
     first = node.attribute("axis", -1) % rank
     bias = node.input(2)
     norm = Normalised(

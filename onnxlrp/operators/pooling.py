@@ -22,17 +22,15 @@ _END = 2**62
     "all to the winner of each window (onnxruntime's own Indices); windows that overlap add",
     "1 at the winner",
 )
-def max_pool(at: Situation) -> Selection | Refusal:
+def max_pool(at: Situation) -> Selection:
     node, x, y = at.node, at.node.inputs[0], at.y
-    if node.attribute("storage_order", 0):
-        return Refusal("its indices are in column-major order", "export with storage_order=0")
     attributes = {k: v for k, v in node.attributes.items() if k != "storage_order"}
     kernel, strides = node.attribute("kernel_shape"), node.attribute("strides") or [1] * 8
     dilations = node.attribute("dilations") or [1] * 8
     overlapping = any((k - 1) * d + 1 > s for k, s, d in zip(kernel, strides, dilations, strict=False))
 
     def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
-        if len(node.outputs) > 1 and node.outputs[1]:
+        if len(node.outputs) > 1 and node.outputs[1] and not node.attribute("storage_order", 0):
             winner = node.outputs[1]
         else:
             value, winner = b.ops("MaxPool", x, outputs=2, **attributes)

@@ -50,16 +50,12 @@ def resize(at: Situation) -> Linear | Selection | Refusal:
     if rank is None:
         return Refusal("the rank of its input is not known", "run shape inference on the model first")
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return Refusal(
-            "keep_aspect_ratio_policy chooses its sizes at run time", "export with plain sizes or scales"
-        )
+        return Refusal("keep_aspect_ratio_policy chooses its sizes at run time", "export with plain sizes or scales")
     crops = _crops(node)
     axes = _resized_axes(at, rank)
     whole = _whole_factors(at, axes, rank)
     if whole is not None:
-        return Selection(
-            "movement", (x,), (y,), lambda b, given: {x: _fold(b, given[y], x, whole)}, "whole factors"
-        )
+        return Selection("movement", (x,), (y,), lambda b, given: {x: _fold(b, given[y], x, whole)}, "whole factors")
 
     def adjoint(b: Builder, s: str) -> str:
         for axis, position in axes.items():
@@ -124,9 +120,7 @@ def _fold(b: Builder, r: str, x: str, factors: Sequence[int]) -> str:
     for axis, factor in enumerate(factors):
         size = shape[axis]
         apart.append(
-            b.integers([size])
-            if isinstance(size, int)
-            else b.op("Gather", b.op("Shape", x), b.integers([axis]))
+            b.integers([size]) if isinstance(size, int) else b.op("Gather", b.op("Shape", x), b.integers([axis]))
         )
         numbers.append(size if isinstance(size, int) else -1)
         if factor > 1:
@@ -179,5 +173,7 @@ def _interpolation(b: Builder, at: Situation, axis: int, position: int) -> str:
         resized = b.op("Resize", unit, roi, factors, **attributes)
     else:
         lead = b.op("Slice", b.op("Shape", unit), b.integers([0]), b.integers([3]))
-        resized = b.op("Resize", unit, roi, "", b.op("Concat", lead, own(node.input(3), position), axis=0), **attributes)
+        resized = b.op(
+            "Resize", unit, roi, "", b.op("Concat", lead, own(node.input(3), position), axis=0), **attributes
+        )
     return b.op("Squeeze", resized, b.integers([0, 1]))

@@ -101,8 +101,7 @@ class Planner:
             step = self._step(node)
             if step is None:
                 # Look on behind a node in the way, so that all of them are found at once.
-                region = self.regions.get(node.index)
-                receiving.update(self._active(region.nodes[0] if region else node))
+                receiving.update(self._active(node))
                 continue
             steps.append(step)
             receiving.update(x for x in receivers(step.rule, step.behaviour) if x in self.paths.forward)

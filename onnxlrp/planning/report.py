@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from onnxlrp.emit.assemble import depending_on
 from onnxlrp.emit.builder import PREFIX, Emitted
+from onnxlrp.emit.seed import LOOP_INDEX
 from onnxlrp.graph.view import Graph
 from onnxlrp.operators.cost import COUNTED, multiply_adds
 from onnxlrp.planning.model import PlanStep
@@ -13,8 +15,12 @@ from onnxlrp.planning.program import Step
 from onnxlrp.understand.facts import Facts
 
 
-def _runs(emitted: Sequence[Emitted], facts: Facts) -> Counter[str]:
-    """How often each step runs its layer at run time, by scope; what is folded at load time does not count."""
+def _runs(emitted: Sequence[Emitted], facts: Facts, repeats: int) -> Counter[str]:
+    """How often each step runs its layer at run time, by scope; what is folded at load time does not count.
+
+    What depends on the counter of a loop over targets runs `repeats` times.
+    """
+    repeated = depending_on(emitted, [LOOP_INDEX])
     fixed: set[str] = set()
     runs: Counter[str] = Counter()
     for node in emitted:
@@ -23,13 +29,19 @@ def _runs(emitted: Sequence[Emitted], facts: Facts) -> Counter[str]:
         if all(i in fixed or i in given or facts.is_constant(i) for i in inputs):
             fixed.update(node.outputs)
         elif node.op in COUNTED:
-            runs[node.scope] += 1
+            runs[node.scope] += repeats if repeated.intersection(node.outputs) else 1
     return runs
 
 
-def plan_steps(graph: Graph, steps: Sequence[Step], emitted: Sequence[Emitted], facts: Facts) -> tuple[PlanStep, ...]:
-    """One row per step, with the multiply-adds of its forward pass and of its rule."""
-    runs = _runs(emitted, facts)
+def plan_steps(
+    graph: Graph, steps: Sequence[Step], emitted: Sequence[Emitted], facts: Facts, repeats: int = 1
+) -> tuple[PlanStep, ...]:
+    """One row per step, with the multiply-adds of its forward pass and of its rule.
+
+    Args:
+        repeats: how many targets are explained one after the other.
+    """
+    runs = _runs(emitted, facts, repeats)
     rows = []
     for step in steps:
         counted = [multiply_adds(n, graph) for n in step.nodes]

@@ -155,9 +155,7 @@ def locate(location: str, tensor_name: str, folders: tuple[Path, ...]) -> Path:
     if not path.is_file():
         raise ModelReadError(f"external data {location!r} (tensor {tensor_name!r}) is not a file")
     if not os.access(path, os.R_OK):
-        raise ModelReadError(
-            f"no permission to read the external data file {location!r} (tensor {tensor_name!r})"
-        )
+        raise ModelReadError(f"no permission to read the external data file {location!r} (tensor {tensor_name!r})")
     return path
 
 

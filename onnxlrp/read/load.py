@@ -118,9 +118,7 @@ def _check_is_model(proto: onnx.ModelProto, name: str) -> None:
     if not proto.HasField("graph"):
         raise ModelReadError(f"{name} is not an ONNX model: it holds no graph")
     if not proto.opset_import:
-        raise ModelReadError(
-            f"{name} is not a complete ONNX model: it does not say which operator set it uses"
-        )
+        raise ModelReadError(f"{name} is not a complete ONNX model: it does not say which operator set it uses")
     if not proto.graph.output:
         raise ModelReadError(f"{name} is not a usable ONNX model: its graph has no outputs")
 
@@ -129,8 +127,7 @@ def _check_data(proto: onnx.ModelProto, name: str, folders: tuple[Path, ...]) ->
     if not folders:
         if any(external.is_external(tensor) for tensor in external.tensors(proto)):
             raise ModelReadError(
-                f"{name} keeps weights in external files: say where with base_dir, or give the path of the "
-                "model"
+                f"{name} keeps weights in external files: say where with base_dir, or give the path of the model"
             )
         return
     try:

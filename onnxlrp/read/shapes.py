@@ -139,9 +139,7 @@ def _believable(
     """
     symbols = {d for value in inputs for d in dims(inferred.get(value.name)) or () if isinstance(d, str)}
     stale = any(
-        _contradict(value.type, inferred[name], symbols)
-        for name, value in recorded.items()
-        if name in inferred
+        _contradict(value.type, inferred[name], symbols) for name, value in recorded.items() if name in inferred
     )
     result: dict[str, onnx.TypeProto] = {}
     for name, value in recorded.items():
@@ -163,6 +161,5 @@ def _contradict(recorded: onnx.TypeProto, inferred: onnx.TypeProto, symbols: Col
     if left is None or right is None:
         return False
     return len(left) != len(right) or any(
-        isinstance(a, int) and a != b and (isinstance(b, int) or b in symbols)
-        for a, b in zip(left, right, strict=True)
+        isinstance(a, int) and a != b and (isinstance(b, int) or b in symbols) for a, b in zip(left, right, strict=True)
     )

@@ -97,9 +97,7 @@ def _check_scope(graph: onnx.GraphProto, outer: frozenset[str]) -> None:
 def _refuse(what: str, names: list[str]) -> None:
     if names:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        raise ModelReadError(
-            f"the model is damaged: it {what}: {', '.join(names[:_SHOWN])}{more}; export it again"
-        )
+        raise ModelReadError(f"the model is damaged: it {what}: {', '.join(names[:_SHOWN])}{more}; export it again")
 
 
 def is_sorted(graph: onnx.GraphProto) -> bool:

@@ -73,9 +73,9 @@ def obstacle(rule: str, behaviour: Behaviour) -> str | None:
 
 def receivers(rule: str, behaviour: Behaviour) -> tuple[str, ...]:
     """The inputs that a rule sends relevance to."""
-    if isinstance(behaviour, Product) and behaviour.signal is not None:
-        if rule == "signal" or (rule == "half" and behaviour.quotient):
-            return (behaviour.signal,)
+    one_sided = isinstance(behaviour, Product) and (rule == "signal" or (rule == "half" and behaviour.quotient))
+    if one_sided and isinstance(behaviour, Product) and behaviour.signal is not None:
+        return (behaviour.signal,)
     return behaviour.data
 
 

@@ -37,9 +37,7 @@ def _need(part: Map | None) -> Map:
     return part
 
 
-def _even(
-    ctx: Context, op: Linear, r: Relevance, p: Parameters, part: Part, bias: str | None
-) -> Contributions:
+def _even(ctx: Context, op: Linear, r: Relevance, p: Parameters, part: Part, bias: str | None) -> Contributions:
     """s = R / st(V 1 + bias), R_i = V^T s for a modified weight V."""
     b = ctx.b
     one = b.scalar(1.0, op.y)

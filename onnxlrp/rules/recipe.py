@@ -47,16 +47,12 @@ def uses_bias(op: Linear, p: Parameters) -> bool:
     return op.bias is not None and p.get("bias", "absorb") == "absorb"
 
 
-def bias_of(
-    b: Builder, op: Linear, p: Parameters, change: Callable[[str], str] = lambda bias: bias
-) -> str | None:
+def bias_of(b: Builder, op: Linear, p: Parameters, change: Callable[[str], str] = lambda bias: bias) -> str | None:
     """The bias after `change`, or None where there is none or the rule ignores it."""
     return change(op.bias(b)) if op.bias is not None and uses_bias(op, p) else None
 
 
-def run(
-    b: Builder, op: Linear, parts: Sequence[tuple[Map | None, str]], bias: str | None, shift: float = 0.0
-) -> str:
+def run(b: Builder, op: Linear, parts: Sequence[tuple[Map | None, str]], bias: str | None, shift: float = 0.0) -> str:
     """Sum of the maps' outputs + bias + shift. A bias that the operator can take as its own costs nothing."""
     present = [(m, x) for m, x in parts if m is not None]
     native = op.bias_size is not None and bool(present)

@@ -111,9 +111,7 @@ def alpha_beta(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contrib
     ctx.book("stabiliser", lambda: b.scale(b.sub(r.as_map(b), b.mul(s1, first)), alpha))
     ctx.book("stabiliser", lambda: b.scale(b.sub(r.as_map(b), b.mul(s2, second)), -beta))
     book_bias(ctx, op, positive, bias_of(b, op, p, b.positive))
-    book_bias(
-        ctx, op, b.op("Neg", negative) if ctx.ledger.enabled else negative, bias_of(b, op, p, b.negative)
-    )
+    book_bias(ctx, op, b.op("Neg", negative) if ctx.ledger.enabled else negative, bias_of(b, op, p, b.negative))
     found: list[tuple[str, Relevance | None]] = []
     for term in op.terms:
         plus, minus = term.map.part(b, "plus"), term.map.part(b, "minus")
@@ -174,9 +172,7 @@ def gamma(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contribution
             ctx.book("stabiliser", lambda: b.op("Neg", b.mul(down, low)) if down else up)
         book_bias(ctx, op, up, bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.positive(bias), g))))
         if down:
-            book_bias(
-                ctx, op, down, bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.negative(bias), g)))
-            )
+            book_bias(ctx, op, down, bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.negative(bias), g))))
     found: list[tuple[str, Relevance | None]] = []
     for term, (more_map, x) in zip(op.terms, favoured, strict=True):
         signed = not ctx.facts.nonnegative(x)

@@ -57,7 +57,8 @@ class RuleSpec:
 _EPSILON = Parameter(1e-6, "size of the stabiliser added to a denominator, away from zero")
 _STABILISER = Parameter(
     "sign",
-    "sign: z + e*sgn(z); clip: sgn(z)*max(|z|, e); norm: like sign with e scaled by the root mean square of z per sample",
+    "sign: z + e*sgn(z); clip: sgn(z)*max(|z|, e);"
+    " norm: like sign with e scaled by the root mean square of z per sample",
     kind="choice",
     choices=("sign", "clip", "norm"),
 )
@@ -189,9 +190,7 @@ RULES: Mapping[str, RuleSpec] = {
             "Achtibat et al. 2024, prop. 3.2",
         ),
         RuleSpec("winner", ("max",), "all relevance to the largest element", "Bach et al. 2015"),
-        RuleSpec(
-            "move", ("movement",), "relevance follows each value to where it came from", "exact, no choice"
-        ),
+        RuleSpec("move", ("movement",), "relevance follows each value to where it came from", "exact, no choice"),
     )
 }
 

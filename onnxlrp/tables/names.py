@@ -56,9 +56,7 @@ def operators() -> frozenset[str]:
     """Every operator name of the domains ai.onnx, ai.onnx.ml and com.microsoft, in any version."""
     from onnx import defs
 
-    standard = frozenset(
-        s.name for s in defs.get_all_schemas_with_history() if s.domain in ("", "ai.onnx.ml")
-    )
+    standard = frozenset(s.name for s in defs.get_all_schemas_with_history() if s.domain in ("", "ai.onnx.ml"))
     return standard | frozenset(_CONTRIB.split())
 
 

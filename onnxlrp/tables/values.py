@@ -72,11 +72,7 @@ class Section:
 
 def parameters(section: Section, spec: RuleSpec) -> dict[str, Any]:
     """Every parameter of the rule with the value that the section states, or the rule's default."""
-    missing = [
-        name
-        for name, parameter in spec.parameters.items()
-        if parameter.required and name not in section.values
-    ]
+    missing = [name for name, parameter in spec.parameters.items() if parameter.required and name not in section.values]
     if missing:
         raise section.error(f"rule {spec.name} needs {' and '.join(missing)}", "rule")
     found = {name: _value(section, name, parameter) for name, parameter in spec.parameters.items()}
@@ -125,9 +121,7 @@ def _check_bounds(section: Section, low: Any, high: Any) -> None:
         return
     lows, highs = (bound if isinstance(bound, tuple) else (bound,) for bound in (low, high))
     if len(lows) > 1 and len(highs) > 1 and len(lows) != len(highs):
-        raise section.error(
-            f"low has {len(lows)} values and high has {len(highs)}; one per channel is meant", "high"
-        )
+        raise section.error(f"low has {len(lows)} values and high has {len(highs)}; one per channel is meant", "high")
     pairs = zip_longest(lows, highs, fillvalue=None)
     for index, (one, other) in enumerate(pairs):
         smallest, largest = (lows[0] if one is None else one), (highs[0] if other is None else other)
@@ -150,9 +144,7 @@ def _alpha_and_beta(section: Section, found: Mapping[str, float]) -> dict[str, f
 
 def _is_number(value: object) -> bool:
     """A number that a float can hold; TOML's integers have no limit here, and nan compares false."""
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _described(value: object) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,14 @@ class Facts:
 
     def value(self, tensor: str) -> Array | None:
         """The value of a constant tensor, or None when it is not constant, too large to fold or not at hand."""
-        if tensor not in self._values:
-            self._values[tensor] = self._compute(tensor) if tensor in self.constants else None
+        pending = [tensor]
+        while pending:
+            latest = pending[-1]
+            missing = [i for i in self._folded_from(latest) if i not in self._values]
+            if missing:
+                pending += missing
+            else:
+                self._values[pending.pop()] = self._compute(latest)
         return self._values[tensor]
 
     def scalar(self, tensor: str) -> float | None:
@@ -97,7 +104,24 @@ class Facts:
         value = self.value(tensor) if tensor else None
         return None if value is None else tuple(int(v) for v in value.reshape(-1))
 
+    def _folded_from(self, tensor: str) -> tuple[str, ...]:
+        """The tensors whose values are needed for the value of this one; none where it is known or out of reach."""
+        node = self.graph.producer.get(tensor)
+        if tensor in self._values or tensor not in self.constants or node is None:
+            return ()
+        if node.op == "Shape" and self.graph.static_shape(node.inputs[0]) is not None:
+            return ()
+        inputs = tuple(i for i in node.inputs if i)
+        return () if any(self._is_large(i) for i in inputs) else inputs
+
+    def _is_large(self, tensor: str) -> bool:
+        shape = self.graph.static_shape(tensor)
+        return shape is not None and prod(shape) > _FOLD_LIMIT
+
     def _compute(self, tensor: str) -> Array | None:
+        """The value, where those of `_folded_from` are in `_values`."""
+        if tensor in self._values or tensor not in self.constants:
+            return self._values.get(tensor)
         initializer = self.graph.initializers.get(tensor)
         if initializer is not None:
             return self._tensor(initializer)
@@ -110,12 +134,11 @@ class Facts:
             return self._shape_value(node)
         inputs: dict[str, Array] = {}
         for name in node.inputs:
-            if not name:
-                continue
-            given = self.value(name)
-            if given is None or given.size > _FOLD_LIMIT:
+            given = self._values.get(name)
+            if name and (given is None or given.size > _FOLD_LIMIT):
                 return None
-            inputs[name] = given
+            if given is not None:
+                inputs[name] = given
         return self._fold(node, inputs, tensor)
 
     def _tensor(self, tensor: TensorProto) -> Array | None:
@@ -126,7 +149,7 @@ class Facts:
     def _shape_value(self, node: Node) -> Array | None:
         shape = self.graph.static_shape(node.inputs[0])
         if shape is None:
-            given = self.value(node.inputs[0])
+            given = self._values.get(node.inputs[0])
             if given is None:
                 return None
             shape = given.shape
@@ -134,8 +157,7 @@ class Facts:
         return np.asarray(shape[start:end], np.int64)
 
     def _fold(self, node: Node, inputs: Mapping[str, Array], tensor: str) -> Array | None:
-        size = self.graph.static_shape(tensor)
-        if size is not None and int(np.prod(size)) > _FOLD_LIMIT:
+        if self._is_large(tensor):
             return None
         proto = self.graph.proto.graph.node[node.index]
         signature = [
@@ -163,8 +185,7 @@ class Facts:
             return known
         if tensor not in self.constants:
             return UNBOUNDED
-        shape = self.graph.static_shape(tensor)
-        if shape is not None and int(np.prod(shape)) > _FOLD_LIMIT:
+        if self._is_large(tensor):
             return UNBOUNDED
         value = self.value(tensor)
         bounds = UNBOUNDED

@@ -342,3 +342,14 @@ class TestFailureInTheMiddle:
     def some_file(folder: Path) -> Path:
         (folder / "f").write_bytes(bytes(2**16))
         return folder / "f"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: os.mkfifo(p), lambda p: p.symlink_to("elsewhere.onnx")], ids=["pipe", "link"]
+)
+def test_a_link_or_a_device_is_not_replaced(tmp_path, make):
+    source = load(inline())
+    out = tmp_path / "out.onnx"
+    make(out)
+    assert "link or a device" in refusal(inline(), out, source)
+    assert out.is_symlink() or out.is_fifo()

@@ -160,8 +160,8 @@ def test_subgraphs_of_the_forward_pass_are_computed_again_too(text: str, target:
 def test_random_numbers_are_drawn_once() -> None:
     """Computed a second time they would be others, and the map that of another output."""
     model = network(
-        """g (float[2,4] x) => (float[2,4] y, float[2,4] noise)
-        { noise = RandomNormalLike(x) a = Mul(x, w) y = Add(a, noise) }""",
+        """g (float[2,4] x) => (float[2,4] y, float[2,4] side)
+        { side = Neg(x) noise = RandomNormalLike(x) a = Mul(x, w) y = Add(a, noise) }""",
         w=normal(4) * 1e-3,
     )
     converted = onnxlrp.convert(model, on_demand=True, outputs=("y",))

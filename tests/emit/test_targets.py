@@ -173,3 +173,10 @@ def test_the_input_itself_can_be_explained_from() -> None:
         "x_relevance"
     ]
     assert_map(found, net.x * np.eye(4, dtype=np.float32)[3])
+
+
+@pytest.mark.parametrize("options", [{}, {"target": 1}, {"target": "top:2"}, {"axis": 1}], ids=str)
+def test_a_batch_of_no_samples_gives_no_maps(options: dict[str, Any]) -> None:
+    converted = onnxlrp.convert(dense().model, **options)
+    found = run_onnxruntime(converted, {"x": np.zeros((0, 4), np.float32)})["x_relevance"]
+    assert found.shape == ((0, 2, 4) if options.get("target") == "top:2" else (0, 4))

@@ -19,9 +19,7 @@ class QuadrantExplainer:
     `seen` keeps every batch it was given. `spoil` changes the relevance, `maps` repeats it as top:K does.
     """
 
-    def __init__(
-        self, shape: tuple[int | str, ...], layout: str = "nchw", maps: int = 0, spoil: Any = None
-    ) -> None:
+    def __init__(self, shape: tuple[int | str, ...], layout: str = "nchw", maps: int = 0, spoil: Any = None) -> None:
         self.input_names = ["photo"]
         self.input_shapes = {"photo": shape}
         self.input_types = {"photo": "tensor(float)"}

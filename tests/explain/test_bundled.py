@@ -13,9 +13,7 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 def test_all_kept_digits_are_recognised_and_explained(tmp_path):
-    results = explain_images(
-        MODELS / "mnist-conv.onnx", [MODELS / "digits"], rules="epsilon", out_dir=tmp_path
-    )
+    results = explain_images(MODELS / "mnist-conv.onnx", [MODELS / "digits"], rules="epsilon", out_dir=tmp_path)
     assert [result.top[0].index for result in results] == list(range(10))
     assert not any(result.notes for result in results)
     assert len(list(tmp_path.iterdir())) == 40

@@ -49,9 +49,7 @@ def test_maps_of_one_sign_keep_the_symmetric_scale(sign):
     values = sign * np.arange(1.0, 101.0).reshape(10, 10)
     scale = scale_for(values)
     assert 99 < scale.limit <= 100
-    assert (
-        scale.colours(values)[..., 0 if sign > 0 else 2] >= scale.colours(values)[..., 2 if sign > 0 else 0]
-    ).all()
+    assert (scale.colours(values)[..., 0 if sign > 0 else 2] >= scale.colours(values)[..., 2 if sign > 0 else 0]).all()
 
 
 def test_over_a_photo_zero_is_clear_and_the_limit_covers():

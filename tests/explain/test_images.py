@@ -72,11 +72,7 @@ def test_arrays_are_kept_as_they_were_without_the_batch_axis(tmp_path):
         np.testing.assert_array_equal(saved["relevance"], saved["input"] * signs)
         assert saved["output/logits"].shape == saved["explained_output"].shape == (4,)
         settings = json.loads(str(saved["settings"]))
-    assert (
-        settings["rules"] == "default"
-        and settings["explained"] == ["class 1"]
-        and settings["layout"] == "nchw"
-    )
+    assert settings["rules"] == "default" and settings["explained"] == ["class 1"] and settings["layout"] == "nchw"
 
 
 def test_the_heatmap_is_the_signed_sum_over_channels(tmp_path):
@@ -118,14 +114,10 @@ def test_images_of_one_name_do_not_replace_each_other(tmp_path):
     assert len(set(written)) == len(written) == len(list((tmp_path / "out").iterdir()))
 
 
-@pytest.mark.parametrize(
-    ("target", "shown", "tag"), [(3, "bottom right", "class-3"), ((1,), "top right", "class-1")]
-)
+@pytest.mark.parametrize(("target", "shown", "tag"), [(3, "bottom right", "class-3"), ((1,), "top right", "class-1")])
 def test_a_chosen_class_is_named_in_result_and_file(tmp_path, target, shown, tag):
     job = Job("m.onnx", "epsilon", target=target, labels=NAMES)
-    (result,) = explain(
-        QuadrantExplainer((1, 1, 16, 16)), [quadrant(tmp_path / "spot.png", 0)], tmp_path, job
-    )
+    (result,) = explain(QuadrantExplainer((1, 1, 16, 16)), [quadrant(tmp_path / "spot.png", 0)], tmp_path, job)
     assert result.target == shown and result.files[0].name == f"spot.epsilon.{tag}.png"
     assert result.top[0].label == "top left"
 
@@ -150,9 +142,7 @@ def test_top_k_gives_one_picture_for_each_class(tmp_path):
 
 def test_a_table_with_an_awkward_name_still_names_files(tmp_path):
     job = Job("m.onnx", "my rules/2")
-    (result,) = explain(
-        QuadrantExplainer((1, 1, 16, 16)), [quadrant(tmp_path / "spot.png", 3)], tmp_path, job
-    )
+    (result,) = explain(QuadrantExplainer((1, 1, 16, 16)), [quadrant(tmp_path / "spot.png", 3)], tmp_path, job)
     assert result.files[0].name == "spot.my-rules-2.png"
 
 
@@ -169,9 +159,7 @@ def test_relevance_that_is_not_finite_is_refused_and_nothing_is_written(tmp_path
         return relevance
 
     file = quadrant(tmp_path / "spot.png", 3)
-    with pytest.raises(
-        OnnxLrpError, match=r"spot\.png: the relevance has 1 values that are not finite.*verify"
-    ):
+    with pytest.raises(OnnxLrpError, match=r"spot\.png: the relevance has 1 values that are not finite.*verify"):
         explain(QuadrantExplainer((1, 1, 16, 16), spoil=spoil), [file], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -179,9 +167,7 @@ def test_relevance_that_is_not_finite_is_refused_and_nothing_is_written(tmp_path
 def test_labels_that_do_not_fit_are_refused(tmp_path):
     job = Job("m", "r", labels=("one", "two"))
     with pytest.raises(UsageError, match="2 labels were given"):
-        explain(
-            QuadrantExplainer((1, 1, 16, 16)), [quadrant(tmp_path / "spot.png", 0)], tmp_path / "out", job
-        )
+        explain(QuadrantExplainer((1, 1, 16, 16)), [quadrant(tmp_path / "spot.png", 0)], tmp_path / "out", job)
 
 
 def test_an_image_among_the_written_files_is_protected(tmp_path):

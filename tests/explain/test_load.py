@@ -40,9 +40,7 @@ def test_sixteen_bits_keep_their_precision(tmp_path):
     np.testing.assert_allclose(np.asarray(image), [[0, 1, 255, 128 / 257]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("mode", "plain"), [("1", "L"), ("L", "L"), ("LA", "RGBA"), ("CMYK", "RGB"), ("P", "RGB")]
-)
+@pytest.mark.parametrize(("mode", "plain"), [("1", "L"), ("L", "L"), ("LA", "RGBA"), ("CMYK", "RGB"), ("P", "RGB")])
 def test_every_mode_becomes_a_plain_one(tmp_path, mode, plain):
     path = tmp_path / "image.tif"
     Image.new(mode, (3, 2)).save(path)

@@ -58,9 +58,7 @@ def converted(target: str) -> onnx.ModelProto:
 def test_an_original_model_is_converted_with_what_was_stated_and_nothing_else(tmp_path, built, photo):
     onnx.save(original(), tmp_path / "net.onnx")
     explain_images(tmp_path / "net.onnx", [photo], rules="epsilon", target=2, options=RAW, out_dir=tmp_path)
-    assert [(model.name, options) for model, options, _ in built] == [
-        ("net.onnx", {"rules": "epsilon", "target": 2})
-    ]
+    assert [(model.name, options) for model, options, _ in built] == [("net.onnx", {"rules": "epsilon", "target": 2})]
 
 
 def test_one_explainer_serves_all_images(tmp_path, built, photo):

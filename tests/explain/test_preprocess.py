@@ -19,9 +19,7 @@ def photo(height: int, width: int, colour=(51, 102, 204), mode="RGB") -> Photo:
     return Photo(Path("photo.png"), Image.new(mode, (width, height), colour))
 
 
-def model(
-    channels=3, height: int | None = 224, width: int | None = 224, layout="nchw", dtype="float32"
-) -> ImageInput:
+def model(channels=3, height: int | None = 224, width: int | None = 224, layout="nchw", dtype="float32") -> ImageInput:
     return ImageInput("x", layout, channels, None, height, width, np.dtype(dtype))
 
 
@@ -54,9 +52,7 @@ def test_every_preset_is_listed_here():
 @pytest.mark.parametrize("name", EXPECTED)
 def test_presets_normalise_as_published(name):
     array = prepared(ImageOptions(preset=name), model(height=8, width=8), photo(8, 8)).array
-    np.testing.assert_allclose(
-        array, np.broadcast_to(np.reshape(EXPECTED[name], (3, 1, 1)), (3, 8, 8)), rtol=1e-5
-    )
+    np.testing.assert_allclose(array, np.broadcast_to(np.reshape(EXPECTED[name], (3, 1, 1)), (3, 8, 8)), rtol=1e-5)
 
 
 def test_without_a_preset_colour_gets_imagenet_and_gray_gets_raw_pixels():
@@ -90,12 +86,7 @@ def test_the_order_of_colours_can_be_turned():
 def test_a_colour_photo_becomes_gray_and_a_gray_one_colour():
     gray = prepared(ImageOptions(preset="raw"), model(1, 2, 2), photo(2, 2, (100, 100, 100))).array
     colour = prepared(ImageOptions(preset="raw"), model(3, 2, 2), photo(2, 2, 100, "L")).array
-    assert (
-        gray.shape == (1, 2, 2)
-        and colour.shape == (3, 2, 2)
-        and (gray == 100).all()
-        and (colour == 100).all()
-    )
+    assert gray.shape == (1, 2, 2) and colour.shape == (3, 2, 2) and (gray == 100).all() and (colour == 100).all()
 
 
 def test_four_channels_take_the_transparency_along():

@@ -72,7 +72,12 @@ def one(op: str, shape: tuple[int, ...], *constants: Any, rank: int | None = Non
 
 
 def at_run_time(
-    op: str, shape: tuple[int, ...], rank: int | None = None, /, attributes: Mapping[str, Any] | None = None, **given: Any
+    op: str,
+    shape: tuple[int, ...],
+    rank: int | None = None,
+    /,
+    attributes: Mapping[str, Any] | None = None,
+    **given: Any,
 ) -> Example:
     """An operator on data whose other inputs are not known before the model runs; None leaves one out."""
 

@@ -49,12 +49,7 @@ def _constant_where(net: Net, a: str) -> str:
     return net.op("Where", chosen, a, net.constant(np.array(0.25)))
 
 
-def _narrowed(net: Net, a: str) -> str:
-    return net.op("Cast", net.op("Cast", a, to=1), to=11)
-
-
-def _stored(net: Net, a: str) -> str:
-    """A constant table into which the data is gathered by constant indices of every kind."""
+def _gathered_elements(net: Net, a: str) -> str:
     return net.op("GatherElements", a, net.constant([[0, -1, 1], [1, 0, 0]]), axis=1)
 
 
@@ -69,7 +64,9 @@ CASES: Mapping[str, Example] = {
     "pad-at-run-time": at_run_time("Pad", (2, 3), pads=[1, 0, 0, 2]),
     "pad-axes-at-run-time": at_run_time("Pad", (2, 3, 2), pads=[2, 1], value=None, axes=[1]),
     "pad-negative-at-run-time": at_run_time("Pad", (3, 5), pads=[0, -2, 1, -1]),
-    "pad-reflect-at-run-time": at_run_time("Pad", (1, 1, 3, 4), None, {"mode": "reflect"}, pads=[0, 0, 1, 2, 0, 0, 2, 3]),
+    "pad-reflect-at-run-time": at_run_time(
+        "Pad", (1, 1, 3, 4), None, {"mode": "reflect"}, pads=[0, 0, 1, 2, 0, 0, 2, 3]
+    ),
     "pad-edge-axes": one("Pad", (2, 3, 4), [1, 2, 0, 3], None, [1, -1], mode="edge"),
     "pad-negative-and-positive": one("Pad", (4, 4), [-1, 2, 2, -3], 0.5),
     "pad-negative-axis": one("Pad", (2, 3), [1, 2], 0.5, [-2]),
@@ -86,7 +83,7 @@ CASES: Mapping[str, Example] = {
     "gather-one-negative": one("Gather", (2, 4, 2), np.array(-2), rank=2, axis=1),
     "gather-one-in-brackets": one("Gather", (2, 4, 2), [[-2]], rank=4, axis=1),
     "gather-scalar-at-run-time": at_run_time("Gather", (2, 4), 1, {"axis": 1}, index=np.array(-1)),
-    "gather-elements": Example((2, 3), _stored, 2),
+    "gather-elements": Example((2, 3), _gathered_elements, 2),
     "gather-elements-at-run-time": at_run_time("GatherElements", (3, 2), None, {"axis": 0}, at=[[2, 2], [-1, 0]]),
     "gather-nd": one("GatherND", (2, 3, 2), [[0, 1], [1, -1], [0, 1]], rank=2),
     "gather-nd-batched": one("GatherND", (2, 3, 2), [[1], [-1]], rank=2, batch_dims=1),
@@ -103,7 +100,6 @@ CASES: Mapping[str, Example] = {
         (1, 12, 2, 1), lambda net, a: net.op("DepthToSpace", a, blocksize=2, mode="CRD"), 4, open_axes=(0, 2, 3)
     ),
     "space-to-depth-3": one("SpaceToDepth", (1, 1, 3, 6), blocksize=3),
-    "cast-to-float32-and-back": Example((2, 3), _narrowed, 2),
 }
 
 

@@ -17,9 +17,7 @@ def parsed(text: str) -> onnx.ModelProto:
     return parser.parse_model(text)
 
 
-def graph(
-    body: str, opset: int = 18, ir: int = 8, head: str = "(float[2,3,8,8] x) => (float[] y)"
-) -> onnx.ModelProto:
+def graph(body: str, opset: int = 18, ir: int = 8, head: str = "(float[2,3,8,8] x) => (float[] y)") -> onnx.ModelProto:
     return parsed(f'<ir_version: {ir}, opset_import: ["" : {opset}]> g {head} {body}')
 
 
@@ -36,9 +34,7 @@ def run(model: onnx.ModelProto, seed: int = 0) -> list[np.ndarray]:
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(seed)
     feeds = {
-        value.name: rng.standard_normal(
-            [d if isinstance(d, int) else 2 for d in value.shape], dtype=np.float32
-        )
+        value.name: rng.standard_normal([d if isinstance(d, int) else 2 for d in value.shape], dtype=np.float32)
         for value in session.get_inputs()
     }
     return list(session.run(None, feeds))

@@ -134,9 +134,7 @@ class TestLifting:
         assert (opset(result.model), result.model.ir_version) == (21, 10)
         assert result.notes == (f"lifted from opset {CASES[name][0]} to 21",)
         assert [value.name for value in result.model.graph.input] == ["x"]
-        assert list(result.model.graph.initializer)[: len(model.graph.initializer)] == list(
-            model.graph.initializer
-        )
+        assert list(result.model.graph.initializer)[: len(model.graph.initializer)] == list(model.graph.initializer)
         assert_same_results(model, result.model)
         if name != "contrib operators":
             result.model.graph.output[0].type.CopyFrom(result.inferred["y"])
@@ -159,9 +157,7 @@ class TestLifting:
         model = graph(body, 17)
         model.graph.output[0].type.tensor_type.ClearField("shape")
         result = prepared(model).model
-        assert {"_v_3", "_v_4", "lifted_0", "lifted_1"} <= {
-            name for node in result.graph.node for name in node.output
-        }
+        assert {"_v_3", "_v_4", "lifted_0", "lifted_1"} <= {name for node in result.graph.node for name in node.output}
         assert_same_results(model, result)
 
     def test_names_documentation_and_metadata_are_kept(self) -> None:
@@ -289,15 +285,11 @@ class TestLifting:
         model = onnx.load(LIGHT / f"light_{name}.onnx")
         result = prepared(model)
         assert len(result.model.graph.input) == 1
-        assert all(
-            output in result.inferred for node in result.model.graph.node for output in node.output if output
-        )
+        assert all(output in result.inferred for node in result.model.graph.node for output in node.output if output)
         assert_same_results(model, result.model)
 
     def test_a_recent_opset_in_an_old_header(self) -> None:
-        model = graph(
-            "{ y = Add(x, w) }", 18, 3, "(float[3] x, float[3] w) => (float[3] y) <float[3] w = {1,2,3}>"
-        )
+        model = graph("{ y = Add(x, w) }", 18, 3, "(float[3] x, float[3] w) => (float[3] y) <float[3] w = {1,2,3}>")
         result = prepared(model)
         assert (opset(result.model), result.model.ir_version) == (18, 8)
         assert [value.name for value in result.model.graph.input] == ["x"]

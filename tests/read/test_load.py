@@ -154,9 +154,7 @@ class TestExternalData:
     def test_without_length_the_shape_says_how_much(self, tmp_path: Path) -> None:
         (tmp_path / "w.data").write_bytes(WEIGHTS.tobytes() + b"more")
         source = load(put(tmp_path, referring()))
-        np.testing.assert_array_equal(
-            external.values(source.model.graph.initializer[0], source.data_folders), WEIGHTS
-        )
+        np.testing.assert_array_equal(external.values(source.model.graph.initializer[0], source.data_folders), WEIGHTS)
 
     def test_of_a_model_without_a_path_needs_a_folder(self, tmp_path: Path) -> None:
         (tmp_path / "w.data").write_bytes(WEIGHTS.tobytes())
@@ -210,9 +208,7 @@ class TestExternalData:
         (snapshot / "w.data").symlink_to("../blobs/2")
         (snapshot / "m.onnx").symlink_to("../blobs/1")
         source = load(snapshot / "m.onnx")
-        np.testing.assert_array_equal(
-            external.values(source.model.graph.initializer[0], source.data_folders), WEIGHTS
-        )
+        np.testing.assert_array_equal(external.values(source.model.graph.initializer[0], source.data_folders), WEIGHTS)
 
     @pytest.mark.parametrize("entries", [{"length": 24}, {"offset": 1}, {"offset": 20, "length": 24}])
     def test_shorter_than_the_model_says(self, entries: dict[str, int], tmp_path: Path) -> None:
@@ -251,9 +247,7 @@ class TestExternalData:
         with pytest.raises(ModelReadError, match="Permission denied"):
             external.values(source.model.graph.initializer[0], source.data_folders)
 
-    def test_unreadable_data_is_noticed_at_once(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_unreadable_data_is_noticed_at_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "w.data").write_bytes(WEIGHTS.tobytes())
         path = put(tmp_path, referring())
         monkeypatch.setattr(os, "access", lambda *args, **options: False)

@@ -26,9 +26,7 @@ class TestUnchanged:
         assert not result.model.graph.value_info
 
     def test_overridable_initializers_stay_inputs(self) -> None:
-        model = graph(
-            "{ y = Add(x, w) }", 18, 4, "(float[3] x, float[3] w) => (float[3] y) <float[3] w = {1,2,3}>"
-        )
+        model = graph("{ y = Add(x, w) }", 18, 4, "(float[3] x, float[3] w) => (float[3] y) <float[3] w = {1,2,3}>")
         assert prepared(model).model == model
 
 

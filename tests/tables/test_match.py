@@ -13,16 +13,11 @@ RELU = StepFacts(("Relu",), "activation", ("/f/0/Relu",), None, False, False, 0.
 
 
 def decided(conditions: str, facts: StepFacts, rule: str = "gradient") -> bool:
-    return (
-        match(parse_table(f'[[rule]]\nrule = "{rule}"\n{conditions}', name="t", source="t.toml"), facts)
-        is not None
-    )
+    return match(parse_table(f'[[rule]]\nrule = "{rule}"\n{conditions}', name="t", source="t.toml"), facts) is not None
 
 
 def test_the_first_match_wins() -> None:
-    table = parse_table(
-        '[[rule]]\nop = "Conv"\nrule = "flat"\n[[rule]]\nrule = "epsilon"', name="t", source="t.toml"
-    )
+    table = parse_table('[[rule]]\nop = "Conv"\nrule = "flat"\n[[rule]]\nrule = "epsilon"', name="t", source="t.toml")
     first, second = table.entries
     assert match(table, CONV) is first
     assert match(table, replace(CONV, operators=("Gemm",))) is second

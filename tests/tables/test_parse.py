@@ -55,9 +55,7 @@ def test_what_is_not_stated_has_a_default() -> None:
     assert (entry.depth_from, entry.depth_to, dict(entry.parameters)) == (0.0, 1.0, {})
 
 
-@pytest.mark.parametrize(
-    ("alias", "rule"), [("z+", "z-plus"), ("lrp-0", "z"), ("zero", "z"), ("w2", "w-square")]
-)
+@pytest.mark.parametrize(("alias", "rule"), [("z+", "z-plus"), ("lrp-0", "z"), ("zero", "z"), ("w2", "w-square")])
 def test_aliases_are_resolved(alias: str, rule: str) -> None:
     assert parse(f'[[rule]]\nrule = "{alias}"').entries[0].rule == rule
 
@@ -85,9 +83,7 @@ def test_alpha_and_beta_follow_from_one_another(stated: str, alpha: float, beta:
         ("0", "0", (0.0, 0.0)),
     ],
 )
-def test_bounds_are_numbers_lists_or_initializers(
-    low: str, high: str, expected: tuple[object, object]
-) -> None:
+def test_bounds_are_numbers_lists_or_initializers(low: str, high: str, expected: tuple[object, object]) -> None:
     parameters = parse(f'[[rule]]\nrule = "z-box"\nlow = {low}\nhigh = {high}').entries[0].parameters
     assert (parameters["low"], parameters["high"]) == expected
 

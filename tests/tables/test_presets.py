@@ -80,9 +80,7 @@ def test_a_preset_is_fit_to_be_copied(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_only_methods_that_modify_the_gradient_return_one(name: str) -> None:
-    assert load_table(name).output == (
-        "gradient" if name in ("deconvnet", "guided-backprop") else "relevance"
-    )
+    assert load_table(name).output == ("gradient" if name in ("deconvnet", "guided-backprop") else "relevance")
 
 
 def test_the_numbers_of_the_presets() -> None:

@@ -124,7 +124,5 @@ def test_kept_files_are_those_of_the_manifest():
     for row in kept:
         assert fetch.digest((models / row["path"]).read_bytes()) == row["sha256"], row["path"]
         assert row["licence"] and row["source"]
-    present = {
-        file for file in models.rglob("*") if file.is_file() and "cache" not in file.relative_to(models).parts
-    }
+    present = {file for file in models.rglob("*") if file.is_file() and "cache" not in file.relative_to(models).parts}
     assert present == {models / row["path"] for row in kept} | {models / "MANIFEST.toml"}

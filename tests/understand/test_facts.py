@@ -110,6 +110,34 @@ def test_large_expressions_are_left_to_the_runtime_and_large_weights_are_not_rea
     assert known.range("w") == UNBOUNDED
 
 
+def test_what_is_left_to_the_runtime_is_not_even_read(tmp_path: Path) -> None:
+    """Weights may be gigabytes in a file; the file here is a folder, which nobody can read."""
+    model = network("g (float[300,300] x) => (float[300,300] z) { v = Neg(w) s = ReduceMax(v) z = Clip(x, s) }")
+    tensor = model.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[300, 300])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=".")
+    known = Facts(Graph(model), (tmp_path,))
+    assert known.value("v") is None and known.value("s") is None and known.range("z") == Range()
+
+
+def test_a_long_chain_of_constants_is_folded() -> None:
+    chain = " ".join(f"c{i + 1} = Neg(c{i})" for i in range(1201))
+    known = facts(network(f"g (float[2] x) => (float[2] z) {{ {chain} z = Mul(x, c1201) }}", c0=2.0))
+    assert known.scalar("c1201") == -2.0
+
+
+def test_a_relu_and_a_clip_from_zero_vanish_below_zero() -> None:
+    known = facts(
+        network(
+            "g (float[2] x) => (float[2] z)"
+            " { a = Relu(x) b = Clip(x, o, s) c = Clip(x, s) d = Abs(x) z = Sum(a, b, c, d) }",
+            o=0.0,
+            s=6.0,
+        )
+    )
+    assert [known.vanishes_below_zero(t, "x") for t in ("a", "b", "c", "d", "x")] == [True, True, False, False, False]
+
+
 def test_what_the_evaluator_cannot_fold_is_unknown() -> None:
     known = facts(network("g (float[2] x) => (float[2] z) { v = com.example.Odd(w) z = Add(x, v) }", w=np.ones(2)))
     assert known.is_constant("v") and known.value("v") is None

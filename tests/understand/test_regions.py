@@ -232,6 +232,8 @@ def _with_merged(model: onnx.ModelProto) -> onnx.ModelProto:
     b.declare("probe", TensorProto.DOUBLE)
     back = layer.adjoint(b, "probe")
     named = {"merged": z, "unbiased": unbiased, "transposed": back}
+    if op.bias is not None and op.bias_size is not None:
+        named["bias"] = op.bias(b)
     nodes = assemble.protos(b.nodes) + [helper.make_node("Identity", [t], [n]) for n, t in named.items()]
     shape = [None] * len(graph.shape(op.y) or ())
     result = onnx.ModelProto()
@@ -256,6 +258,8 @@ def test_the_merged_layer_is_the_same_function_as_its_nodes(case: str) -> None:
     s = normal(*y.shape, seed=22).astype(np.float64)
     found = run_reference(_with_merged(model), {"x": x, "probe": s})
     np.testing.assert_allclose(found["merged"], y, rtol=1e-12, atol=1e-12)
+    if "bias" in found and not case.startswith(("gemm", "matmul")):
+        assert found["bias"].shape == (y.shape[1],), "a convolution takes a bias of one number per channel only"
     # The transpose belongs to the same weights: <W x, s> = <x, W^T s>.
     np.testing.assert_allclose((found["unbiased"] * s).sum(), (x * found["transposed"]).sum(), rtol=1e-10)
 

@@ -187,6 +187,19 @@ def test_a_map_that_mixes_samples_is_found() -> None:
     assert failed(verify(model, samples=3)) == ["batch independence"]
 
 
+def test_a_sample_that_cannot_stand_alone_is_found() -> None:
+    """Alone it is divided by its own spread, which is zero: not a number, and no number at all is too large."""
+    model = network(
+        """g (float[N,4] x) => (float[N,4] y)
+        { m = ReduceMean(x, axes) c = Sub(x, m) v = ReduceL2(c, axes) d = Div(c, v) y = MatMul(d, w) }""",
+        axes=np.array([0]),
+        w=normal(4, 4),
+    )
+    report = verify(model, samples=3)
+    assert failed(report) == ["batch independence"]
+    assert np.isnan(report.checks[4].value)
+
+
 # -- data ----------------------------------------------------------------------------------------------------------
 
 
