@@ -24,6 +24,7 @@ from onnxlrp.emit.seed import Seed, start
 from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.surgeon import constant_proto
 from onnxlrp.graph.view import Graph, graph_names
+from onnxlrp.operators.registry import find
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.paths import Paths
 from onnxlrp.planning.program import Planner, Program, programs, unused_entries
@@ -183,7 +184,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         explained_outputs=tuple(t.name for t in targets),
         steps=rows,
         warnings=unused_entries(table, planners),
-        notes=(*prepared.notes, *(n for t in targets for n in t.notes)),
+        notes=(*prepared.notes, *(n for t in targets for n in t.notes), *_ends(planners)),
         forward_macs=forward,
         relevance_macs=added,
         settings={"on_demand": request.on_demand, "output": table.output},
@@ -201,6 +202,13 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         ),
     )
     return Converted(prepared.model, plan, relevance)
+
+
+def _ends(planners: Sequence[Planner]) -> tuple[str, ...]:
+    """Where relevance stops on purpose, in words."""
+    nodes = dict.fromkeys(node for planner in planners for node in planner.paths.ends())
+    entries = ((node, find(node)) for node in nodes)
+    return tuple(f"{node.label}: {entry.treatment}" for node, entry in entries if entry is not None)
 
 
 def _settings(

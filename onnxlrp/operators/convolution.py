@@ -94,6 +94,18 @@ def conv_window(node: Node, graph: Graph, kernel: tuple[int, ...]) -> Window:
     return Window(kernel, strides, dilations, pads, group, upper)
 
 
+def unclear_padding(node: Node, window: Window) -> Refusal | None:
+    """A refusal of SAME padding that would be negative: onnxruntime's kernels differ in where the windows lie then."""
+    if node.attribute("auto_pad", "NOTSET").startswith("SAME") and any(
+        e < s - 1 for e, s in zip(window.extent, window.strides, strict=True)
+    ):
+        return Refusal(
+            "its kernel is smaller than its stride, for which SAME padding is not well defined",
+            "export with explicit pads",
+        )
+    return None
+
+
 def _kernel(node: Node, graph: Graph) -> tuple[int, ...] | None:
     weight = graph.static_shape(node.inputs[1])
     given = node.attribute("kernel_shape")
@@ -193,6 +205,9 @@ def conv(at: Situation) -> Linear | Refusal:
     if kernel is None:
         return Refusal("the shape of its kernel is not known", "give the weight a static shape")
     window = conv_window(node, graph, kernel)
+    unclear = unclear_padding(node, window)
+    if unclear:
+        return unclear
     x, rank = node.inputs[0], len(kernel) + 2
     weight_shape = graph.static_shape(node.inputs[1])
     attributes = dict(node.attributes)

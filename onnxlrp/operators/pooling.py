@@ -10,7 +10,7 @@ import numpy as np
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.averages import to_winner
 from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Selection, Term
-from onnxlrp.operators.convolution import Window, conv_window
+from onnxlrp.operators.convolution import Window, conv_window, unclear_padding
 from onnxlrp.operators.registry import Situation, register
 
 _END = 2**62
@@ -93,6 +93,9 @@ def global_average_pool(at: Situation) -> Linear | Refusal:
 def average_pool(at: Situation) -> Linear | Refusal:
     node, graph, x, y = at.node, at.graph, at.node.inputs[0], at.y
     window = conv_window(node, graph, tuple(node.attribute("kernel_shape")))
+    unclear = unclear_padding(node, window)
+    if unclear:
+        return unclear
     attributes = dict(node.attributes)
     include = bool(node.attribute("count_include_pad", 0))
     if window.pads is None and include:

@@ -106,3 +106,20 @@ class Paths:
         before = max((self._steps_from_input.get(i, 0) for i in self._on_way(node)), default=0)
         after = max((self._steps_to_target.get(o, 0) for o in node.outputs), default=0)
         return before / (before + after) if before + after else 0.0
+
+    def ends(self) -> tuple[Node, ...]:
+        """Nodes behind the target at which relevance ends: they read what depends on an input and hand nothing back.
+
+        Shapes and sizes are left out: they say nothing of values.
+        """
+        needed = {self.target}
+        found: list[Node] = []
+        for node in reversed(self.graph.nodes):
+            if not needed.intersection(node.outputs):
+                continue
+            needed.update(i for i in node.inputs if i)
+            entry = find(node)
+            silent = entry is not None and entry.kind == "stop" and node.op not in ("Shape", "Size")
+            if silent and any(i in self.forward for i in node.inputs):
+                found.append(node)
+        return tuple(found)

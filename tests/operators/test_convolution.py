@@ -43,6 +43,7 @@ def convolutions(draw: st.DrawFn, op: str) -> Example:
             # onnxruntime pads automatically only where the kernel is not dilated.
             attributes["dilations"] = [1] * n
         if op == "Conv":
+            attributes["strides"] = [min(s, k + 1) for s, k in zip(strides, kernel, strict=True)]
             size = [max(s, r) for s, r in zip(size, reach, strict=True)]
         else:
             attributes["kernel_shape"] = kernel = [max(k, s) for k, s in zip(kernel, strides, strict=True)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, ValueInfoProto
 
 import onnxlrp
+from onnxlrp.errors import ConversionError
 from tests.operators.examples import (
     Example,
     expect_derivative,
@@ -73,7 +74,20 @@ def averages(draw: st.DrawFn) -> Example:
         attributes["count_include_pad"] = draw(st.integers(0, 1))
     else:
         attributes["auto_pad"] = auto
+        attributes["strides"] = [min(s, k + 1) for s, k in zip(attributes["strides"], kernel, strict=True)]
+        size = [max(s, k) for s, k in zip(size, kernel, strict=True)]
     return average(2, 2, *size, **attributes)
+
+
+@pytest.mark.parametrize("op", ["Conv", "AveragePool"])
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_negative_same_padding_is_refused(op: str, auto_pad: str) -> None:
+    """Kernel 1, stride 4: onnxruntime takes other elements in one operator than in the other."""
+    net = Net(np.float32)
+    weight = [net.constant(np.ones((1, 1, 1)))] if op == "Conv" else []
+    y = net.op(op, net.input("a", (1, 1, 8)), *weight, kernel_shape=[1], strides=[4], auto_pad=auto_pad)
+    with pytest.raises(ConversionError, match="SAME padding"):
+        onnxlrp.convert(net.model(y), rules="epsilon")
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
