@@ -1,0 +1,70 @@
+"""Members of torchvision's families that tests/oracle leaves out, by both exporters of torch.
+
+tools/architectures.py does the same for every network of torchvision; that takes hours, so that its functions are
+used here on a few.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import architectures
+import numpy as np
+import pytest
+from torch import nn
+
+from tests.support.evaluate import cosine, relative_l2
+
+#: Deeper, wider, or with other blocks than the smallest of the family.
+NETWORKS = (
+    *("resnet50", "efficientnet_v2_s", "mobilenet_v3_large", "mnasnet1_3", "regnet_x_400mf"),
+    *("shufflenet_v2_x2_0", "squeezenet1_1"),
+)
+#: Networks that keep working when height and width are open as well.
+OPEN_SIZES = ("resnet18", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v3_small", "shufflenet_v2_x0_5")
+#: Attention is not asked of convolutional networks; its operators are treated all the same.
+WITH_ATTENTION = ("swin_t",)
+
+
+@cache
+def network(name: str) -> nn.Module:
+    return architectures.network(name)
+
+
+def export(name: str, exporter: str, folder: Path, dynamic: str = "batch") -> Path:
+    size = architectures.smallest_size(name)
+    return architectures.export(network(name), size, exporter, folder / f"{exporter}.onnx", dynamic)
+
+
+def image(name: str, batch: int = 3, larger: int = 0) -> architectures.Array:
+    return architectures.images(batch, architectures.smallest_size(name) + larger)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *WITH_ATTENTION])
+def test_both_exports_verify_and_give_one_map(name: str, tmp_path: Path) -> None:
+    maps = []
+    for exporter in architectures.EXPORTERS:
+        path = export(name, exporter, tmp_path)
+        row = architectures.measure(name, exporter, path, image(name), "epsilon-plus")
+        assert row.reason == ""
+        assert row.ledger is not None
+        assert row.ledger < 1e-3
+        maps.append(architectures.relevance(path, image(name), "epsilon-plus"))
+    assert np.abs(maps[0]).max() > 0
+    # In float32, in which the exporters' graphs round differently.
+    assert cosine(maps[1], maps[0]) > 0.9999
+    assert relative_l2(maps[1], maps[0]) < 1e-2
+
+
+@pytest.mark.parametrize("exporter", architectures.EXPORTERS)
+@pytest.mark.parametrize("name", OPEN_SIZES)
+def test_height_and_width_may_be_open(name: str, exporter: str, tmp_path: Path) -> None:
+    """Run at another size than that of the export: the map is that of an export at this very size."""
+    sample = image(name, batch=2, larger=32)
+    path = export(name, exporter, tmp_path, "all")
+    row = architectures.measure(name, exporter, path, sample, "epsilon-plus")
+    assert row.reason == ""
+    fixed = architectures.export(network(name), sample.shape[2], exporter, tmp_path / "fixed.onnx", "batch")
+    expected = architectures.relevance(fixed, sample, "epsilon-plus")
+    assert relative_l2(architectures.relevance(path, sample, "epsilon-plus"), expected) < 1e-3

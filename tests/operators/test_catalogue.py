@@ -1,0 +1,44 @@
+"""The operators that the tool promises to treat are there, and what it says of them is complete."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from onnxlrp.operators import catalogue
+from onnxlrp.rules.spec import KINDS
+
+#: The operators of convolutional networks.
+PROMISED = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization", "GroupNormalization"),
+    *("LRN", "LayerNormalization", "Add", "Sub", "Sum", "Mean", "Mul"),
+    *("Div", "Concat", "Split", "Slice", "Pad", "Reshape", "Flatten"),
+    *("Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile", "Gather", "Identity"),
+    *("Dropout", "Cast", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceSum"),
+    *("ReduceMean", "ReduceMax", "ReduceL2", "Resize", "DepthToSpace", "SpaceToDepth", "Relu"),
+    *("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid"),
+    *("HardSigmoid", "HardSwish", "Tanh", "Softplus", "Mish", "Gelu", "Erf"),
+    "Swish",
+)
+
+
+@pytest.mark.parametrize("op", PROMISED)
+def test_promised_operators_carry_relevance(op: str) -> None:
+    (entry,) = [e for e in catalogue() if e.op == op]
+    assert entry.kind in KINDS
+    assert entry.treatment
+    assert entry.derivative
+
+
+def test_every_entry_names_an_operator_of_the_standard() -> None:
+    for entry in catalogue():
+        assert onnx.defs.has(entry.op, entry.domain), entry.op
+
+
+def test_relevance_ends_only_where_the_standard_knows_no_derivative() -> None:
+    """The standard's own category, where it states one."""
+    differentiable = onnx.defs.OpSchema.DifferentiationCategory.Differentiable
+    for entry in catalogue():
+        if entry.kind == "stop":
+            schema = onnx.defs.get_schema(entry.op, entry.domain)
+            assert not any(i.differentiation_category == differentiable for i in schema.inputs), entry.op
