@@ -344,9 +344,7 @@ class TestFailureInTheMiddle:
         return folder / "f"
 
 
-@pytest.mark.parametrize(
-    "make", [os.mkfifo, lambda p: p.symlink_to("elsewhere.onnx")], ids=["pipe", "link"]
-)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("elsewhere.onnx")], ids=["pipe", "link"])
 def test_a_link_or_a_device_is_not_replaced(tmp_path, make):
     source = load(inline())
     out = tmp_path / "out.onnx"
