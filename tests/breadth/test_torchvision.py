@@ -23,8 +23,6 @@ NETWORKS = (
 )
 #: Networks that keep working when height and width are open as well.
 OPEN_SIZES = ("resnet18", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v3_small", "shufflenet_v2_x0_5")
-#: Attention is not asked of convolutional networks; its operators are treated all the same.
-WITH_ATTENTION = ("swin_t",)
 
 
 @cache
@@ -41,7 +39,7 @@ def image(name: str, batch: int = 3, larger: int = 0) -> architectures.Array:
     return architectures.images(batch, architectures.smallest_size(name) + larger)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *WITH_ATTENTION])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_both_exports_verify_and_give_one_map(name: str, tmp_path: Path) -> None:
     maps = []
     for exporter in architectures.EXPORTERS:
