@@ -1,39 +1,14 @@
-"""Operators: one registry entry each, one file per family."""
+"""Operators: one registry entry each, one file per family. Every module of this folder is read."""
 
-from onnxlrp.operators import (
-    activations,
-    averages,
-    convolution,
-    dense,
-    movement,
-    normalization,
-    pooling,
-    products,
-    resize,
-    slicing,
-    softmax,
-    stops,
-    sums,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from onnxlrp.operators.registry import OperatorEntry, entries, find
 
 __all__ = ["OperatorEntry", "catalogue", "find"]
 
-_FAMILIES = (
-    activations,
-    averages,
-    convolution,
-    dense,
-    movement,
-    normalization,
-    pooling,
-    products,
-    resize,
-    slicing,
-    softmax,
-    stops,
-    sums,
-)
+for _module in sorted(module.name for module in iter_modules(__path__)):
+    import_module(f"{__name__}.{_module}")
 
 
 def catalogue() -> tuple[OperatorEntry, ...]:
