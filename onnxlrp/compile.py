@@ -33,6 +33,7 @@ from onnxlrp.planning.target import Explained, Target, check_index, parse_target
 from onnxlrp.read.prepare import Prepared
 from onnxlrp.tables import RuleTable, load_table
 from onnxlrp.understand.facts import Facts
+from onnxlrp.understand.reading import Reading, read_for_relevance
 from onnxlrp.version import VERSION
 
 LEDGER_OUTPUT = "lrp_ledger"
@@ -152,6 +153,9 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         raise UsageError("top:K explains one output at a time; name one with --output")
 
     b = Builder(graph)
+    original, known = graph, facts
+    reading = read_for_relevance(graph, facts, b)
+    graph, facts = reading.graph, reading.facts
     pinned = frozenset(t.tensor for t in targets) | frozenset(inputs)
     parts: list[_Part] = []
     planners = [Planner(graph, facts, table, inputs, t.tensor, pinned) for t in targets]
@@ -170,7 +174,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             for x in inputs
         )
         parts.append(_Part(t, program, walked, seed, outputs, ledger))
-    emitted = _emit(prepared, graph, facts, b, parts, target, request)
+    emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request)
     steps = tuple(s for part in parts for s in part.program.steps)
     rows = plan_steps(graph, steps, emitted, facts, target.k or 1)
     forward, added = totals(graph, rows)
@@ -230,7 +234,7 @@ def _settings(
 
 def _emit(
     prepared: Prepared,
-    graph: Graph,
+    original: Reading,
     facts: Facts,
     b: Builder,
     parts: Sequence[_Part],
@@ -255,7 +259,7 @@ def _emit(
         inside = varying | {o.tensor for part in parts for o in part.outputs}
         fixed_names = {n.name for n in used if not inside.intersection(n.outputs)}
         fixed = [n for n in nodes if n.name in fixed_names]
-        inner = compute_again([n for n in nodes if n.name not in fixed_names], graph, facts)
+        inner = compute_again([n for n in nodes if n.name not in fixed_names], original.graph, original.facts)
         wrapped, switch = assemble.on_demand(b, inner, outputs)
         nodes = [*fixed, *wrapped]
         inputs.append(switch)
@@ -276,7 +280,7 @@ def _varying(nodes: Sequence[Emitted], facts: Facts) -> set[str]:
             i in found
             or (i and not i.startswith(f"{PREFIX}/") and not facts.is_constant(i))
             or i.startswith("lrp/index")
-            for i in node.inputs
+            for i in node.reads
         ):
             found.update(node.outputs)
     return found

@@ -68,7 +68,11 @@ def operators_page(entries: Iterable[OperatorEntry]) -> str:
     by_kind: dict[str, list[OperatorEntry]] = {}
     for entry in entries:
         by_kind.setdefault(entry.kind, []).append(entry)
-    kinds = {**KINDS, "stop": "relevance ends here, for the stated reason"}
+    kinds = {
+        **KINDS,
+        "composite": "operators taken apart into simpler ones for the relevance pass; each part gets its own rule",
+        "stop": "relevance ends here, for the stated reason",
+    }
     count = sum(map(len, by_kind.values()))
     parts = [
         "# Operators",

@@ -28,7 +28,7 @@ def compute_again(nodes: Sequence[onnx.NodeProto], graph: Graph, facts: Facts) -
     copied = {}
     needed: list[onnx.NodeProto] = []
     for node in reversed(graph.nodes):
-        proto = graph.proto.graph.node[node.index]
+        proto = graph.node_protos[node.index]
         if node.op in RANDOM or any(facts.is_constant(o) for o in node.outputs if o):
             continue
         if any(o in wanted for o in node.outputs):

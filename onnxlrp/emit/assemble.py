@@ -44,7 +44,7 @@ def used_nodes(nodes: Sequence[Emitted], wanted: Iterable[str]) -> list[Emitted]
     kept: list[Emitted] = []
     for node in reversed(nodes):
         if needed.intersection(node.outputs):
-            needed.update(node.inputs)
+            needed.update(node.reads)
             kept.append(node)
     return kept[::-1]
 
@@ -53,7 +53,7 @@ def depending_on(nodes: Sequence[Emitted], sources: Iterable[str]) -> set[str]:
     """Tensors that depend on any of `sources`."""
     found = set(sources)
     for node in nodes:
-        if found.intersection(node.inputs):
+        if found.intersection(node.reads):
             found.update(node.outputs)
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxlrp.graph.view import Dim, Graph, Shape
+from onnxlrp.graph.view import Dim, Graph, Shape, captured_names
 
 Array = np.ndarray[Any, Any]
 
@@ -35,6 +35,14 @@ class Emitted:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     scope: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Its inputs, and what its subgraphs take from the graph around it."""
+        bodies = [v for v in self.attributes.values() if isinstance(v, onnx.GraphProto)]
+        if not bodies:
+            return self.inputs
+        return (*self.inputs, *sorted(set().union(*map(captured_names, bodies))))
 
 
 class Builder:
@@ -66,7 +74,17 @@ class Builder:
         finally:
             self._scope = outer
 
-    def _unique(self, stem: str) -> str:
+    @contextmanager
+    def afresh(self) -> Iterator[None]:
+        """Nodes made inside are not merged with those made before or after."""
+        outer, self._known = self._known, {}
+        try:
+            yield
+        finally:
+            self._known = outer
+
+    def unique(self, stem: str) -> str:
+        """A name in the present scope that was not given before."""
         name = f"{PREFIX}/{self._scope}/{stem}"
         count = self._names.get(name, 0)
         self._names[name] = count + 1
@@ -138,7 +156,7 @@ class Builder:
         known = self._known.get(key)
         if known is not None:
             return known
-        name = self._unique(op)
+        name = self.unique(op)
         names = tuple(name if i == 0 else f"{name}:{i}" for i in range(outputs))
         self.nodes.append(Emitted(op, name, tuple(inputs), names, attributes, self._scope))
         self._known[key] = names

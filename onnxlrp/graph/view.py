@@ -6,7 +6,7 @@ attributes; it is used for building the new nodes, see `surgeon.py`.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -40,6 +40,8 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(repr=False)
+    origin: Node | None = field(default=None, repr=False)
+    """The node of the model that this one was made from, where a composite operator was taken apart."""
 
     def input(self, position: int) -> str:
         """Name of the input at `position`, or "" where it is left out."""
@@ -50,8 +52,16 @@ class Node:
 
     @property
     def label(self) -> str:
-        """The node as messages name it."""
-        return f"{self.name} ({self.op})"
+        """The node as messages name it: as it stands in the model."""
+        if self.origin is not None:
+            return self.origin.label
+        domain = f"{self.domain}." if self.domain else ""
+        return f"{self.name} ({domain}{self.op})"
+
+    @property
+    def ancestors(self) -> tuple[Node, ...]:
+        """The nodes that this one was made from, the nearest first."""
+        return () if self.origin is None else (self.origin, *self.origin.ancestors)
 
 
 def _attribute_value(attribute: onnx.AttributeProto) -> Any:
@@ -65,7 +75,7 @@ def _attribute_value(attribute: onnx.AttributeProto) -> Any:
     return value
 
 
-def _read_node(index: int, proto: onnx.NodeProto) -> Node:
+def _read_node(index: int, proto: onnx.NodeProto, origin: Node | None) -> Node:
     return Node(
         index,
         proto.name or f"{proto.op_type}_{index}",
@@ -74,6 +84,7 @@ def _read_node(index: int, proto: onnx.NodeProto) -> Node:
         tuple(proto.input),
         tuple(proto.output),
         {a.name: _attribute_value(a) for a in proto.attribute if not a.ref_attr_name},
+        origin,
     )
 
 
@@ -93,19 +104,34 @@ def _info(kind: onnx.TypeProto) -> TensorInfo:
 
 
 class Graph:
-    """The main graph of a model.
+    """The main graph of a model, as it stands or with other nodes in place of some of its own.
 
     Args:
         model: the forward pass; read, never changed.
         inferred: types of tensors by name, for those that the model itself says nothing of.
+        nodes: the nodes to read in place of the model's own.
+        constants: initializers in addition to the model's own.
+        origins: for nodes that were made from others, by name.
     """
 
-    def __init__(self, model: onnx.ModelProto, inferred: Mapping[str, onnx.TypeProto] | None = None) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        inferred: Mapping[str, onnx.TypeProto] | None = None,
+        nodes: Sequence[onnx.NodeProto] | None = None,
+        constants: Sequence[onnx.TensorProto] = (),
+        origins: Mapping[str, Node] | None = None,
+    ) -> None:
         self.proto = model
         graph = model.graph
-        self.initializers: Mapping[str, onnx.TensorProto] = {t.name: t for t in graph.initializer}
+        self.node_protos: Sequence[onnx.NodeProto] = graph.node if nodes is None else nodes
+        self.initializers: Mapping[str, onnx.TensorProto] = {t.name: t for t in (*graph.initializer, *constants)}
         self.sparse_initializers = frozenset(t.values.name for t in graph.sparse_initializer)
-        self.nodes: tuple[Node, ...] = tuple(_read_node(i, proto) for i, proto in enumerate(graph.node))
+        self.types: Mapping[str, onnx.TypeProto] = inferred or {}
+        known = origins or {}
+        self.nodes: tuple[Node, ...] = tuple(
+            _read_node(i, proto, known.get(proto.name)) for i, proto in enumerate(self.node_protos)
+        )
         self.producer: dict[str, Node] = {o: n for n in self.nodes for o in n.outputs if o}
         self.inputs: tuple[str, ...] = tuple(
             v.name for v in graph.input if v.name not in self.initializers and v.name not in self.sparse_initializers
@@ -114,9 +140,9 @@ class Graph:
         self._info: dict[str, TensorInfo] = {}
         for value in (*graph.value_info, *graph.output, *graph.input):
             self._info[value.name] = _info(value.type)
-        for name, kind in (inferred or {}).items():
+        for name, kind in self.types.items():
             self._info[name] = _info(kind)
-        for tensor in graph.initializer:
+        for tensor in self.initializers.values():
             self._info[tensor.name] = TensorInfo(tensor.data_type, tuple(tensor.dims))
         for name in self.sparse_initializers:
             sparse = next(t for t in graph.sparse_initializer if t.values.name == name)

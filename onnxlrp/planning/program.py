@@ -63,9 +63,9 @@ class _Obstacle:
     advice: str
 
     def __str__(self) -> str:
-        domain = f"{self.node.domain}." if self.node.domain else ""
         advice = f"; {self.advice}" if self.advice else ""
-        return f"{self.node.name} ({domain}{self.node.op}): {self.reason}{advice}"
+        part = f" (its part {self.node.op})" if self.node.ancestors else ""
+        return f"{self.node.label}: {self.reason}{part}{advice}"
 
 
 class Planner:
@@ -145,7 +145,8 @@ class Planner:
         facts = StepFacts(
             operators=(head.op, *(n.op for n in nodes if n is not head)),
             kind=behaviour.kind,
-            names=(head.name, *(n.name for n in nodes if n is not head)),
+            names=tuple(m.name for n in (head, *(n for n in nodes if n is not head)) for m in (n, *n.ancestors)),
+            origins=tuple(n.op for n in head.ancestors),
             region=region.name if region else None,
             first=self.paths.is_first(head),
             last=self.paths.is_last(head),
@@ -198,7 +199,7 @@ class Planner:
         if entry.position:
             conditions.append(f"{entry.position} layer")
         if entry.ops:
-            conditions.append(f"op {facts.operators[0]}")
+            conditions.append(f"op {' in '.join((facts.operators[0], *facts.origins))}")
         if entry.kinds:
             conditions.append(f"kind {facts.kind}")
         if (entry.depth_from, entry.depth_to) != (0.0, 1.0):

@@ -54,8 +54,9 @@ class StepFacts:
     """What a table may ask about one step of the relevance pass.
 
     `operators` are the ONNX operator types treated in the step, the main one first, never empty; `names` the
-    names of its nodes. `first` and `last` say whether it is the first step of its kind after the explained
-    input, or the last before the target. `depth` runs from 0 at the input to 1 at the target.
+    names of its nodes; `origins` the composite operators that the main node is a part of, the nearest first.
+    `first` and `last` say whether it is the first step of its kind after the explained input, or the last before
+    the target. `depth` runs from 0 at the input to 1 at the target.
     """
 
     operators: tuple[str, ...]
@@ -65,3 +66,4 @@ class StepFacts:
     first: bool
     last: bool
     depth: float
+    origins: tuple[str, ...] = ()

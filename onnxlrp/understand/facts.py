@@ -59,7 +59,7 @@ class Facts:
 
     def __init__(self, graph: Graph, data_folders: tuple[Path, ...] = ()) -> None:
         self.graph = graph
-        self._data_folders = data_folders
+        self.data_folders = data_folders
         self._values: dict[str, Array | None] = {}
         self.constants: set[str] = set(graph.initializers) | set(graph.sparse_initializers)
         for node in graph.nodes:
@@ -142,9 +142,9 @@ class Facts:
         return self._fold(node, inputs, tensor)
 
     def _tensor(self, tensor: TensorProto) -> Array | None:
-        if external.is_external(tensor) and not self._data_folders:
+        if external.is_external(tensor) and not self.data_folders:
             return None
-        return external.values(tensor, self._data_folders)
+        return external.values(tensor, self.data_folders)
 
     def _shape_value(self, node: Node) -> Array | None:
         shape = self.graph.static_shape(node.inputs[0])
@@ -159,7 +159,7 @@ class Facts:
     def _fold(self, node: Node, inputs: Mapping[str, Array], tensor: str) -> Array | None:
         if self._is_large(tensor):
             return None
-        proto = self.graph.proto.graph.node[node.index]
+        proto = self.graph.node_protos[node.index]
         signature = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
             for name, value in inputs.items()

@@ -1,0 +1,56 @@
+"""Composite operators taken apart: which operators have a form in simpler ones, and what it is.
+
+A lowering makes the nodes that compute a node's outputs from its inputs. They are read in its place when relevance is
+planned, so that each of them gets its own rule; the model keeps its node. An operator may have an ordinary entry and
+be lowered only where that entry does not reach, say where a parameter depends on the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.graph.view import Node
+from onnxlrp.operators.behaviour import Refusal
+from onnxlrp.operators.registry import Situation, register
+
+#: (situation, builder) -> a tensor for each output of the node, in order, "" for one that is not made; None where the
+#: node stays whole. The inputs that are not constant are the active ones.
+Lower = Callable[[Situation, Builder], Sequence[str] | Refusal | None]
+
+COMPOSITE = "composite"
+_LOWERINGS: dict[tuple[str, str], Lower] = {}
+
+
+def lowers(ops: str, *, domain: str = "", treatment: str = "") -> Callable[[Lower], Lower]:
+    """Registers how one or several operators (names separated by blanks) are taken apart.
+
+    Args:
+        treatment: for operators that have no other entry: what happens to relevance, in words.
+    """
+
+    def add(lower: Lower) -> Lower:
+        for op in ops.split():
+            if (domain, op) in _LOWERINGS:
+                raise ValueError(f"operator {op} is taken apart twice")
+            _LOWERINGS[domain, op] = lower
+        if treatment:
+            register(ops, COMPOSITE, treatment, "that of its parts", data=None, domain=domain)(_refused_by(lower))
+        return lower
+
+    return add
+
+
+def _refused_by(lower: Lower) -> Callable[[Situation], Refusal]:
+    """What is said of a node that is still whole when rules are given."""
+
+    def describe(at: Situation) -> Refusal:
+        found = lower(at, Builder(at.graph))
+        return found if isinstance(found, Refusal) else Refusal("it cannot be taken apart as it stands")
+
+    return describe
+
+
+def lowering(node: Node) -> Lower | None:
+    """How a node's operator is taken apart, or None where it is not."""
+    return _LOWERINGS.get((node.domain, node.op))

@@ -1,0 +1,108 @@
+"""The reading graph: the model's graph with composite operators in simpler ones, for the relevance pass to follow.
+
+The model itself keeps its nodes. What the taken-apart form computes in between is computed again in the relevance pass,
+and only where a rule needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from onnxlrp.emit.builder import Builder, Emitted
+from onnxlrp.graph.surgeon import constant_proto, node_proto
+from onnxlrp.graph.view import Graph, Node
+from onnxlrp.operators.behaviour import Refusal
+from onnxlrp.operators.lowering import lowering
+from onnxlrp.operators.registry import Situation
+from onnxlrp.read import external, shapes, skeleton
+from onnxlrp.understand.facts import Facts
+
+#: Names of the nodes made for node X begin with <PREFIX>/of/X.
+SCOPE = "of"
+#: An operator that is taken apart into itself, again and again, is a mistake in the table of operators.
+_MOST_ROUNDS = 12
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The graph that relevance follows, with its facts."""
+
+    graph: Graph
+    facts: Facts
+
+
+def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
+    """Takes composite operators apart until none is left. The new nodes are left in `b`, in order.
+
+    Args:
+        b: the builder of the relevance pass, nothing emitted yet; it reads the new graph afterwards.
+    """
+    reading, whole = Reading(graph, facts), set[str]()
+    for _ in range(_MOST_ROUNDS):
+        replaced: dict[int, list[onnx.NodeProto]] = {}
+        origins: dict[str, Node] = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None}
+        for node in reading.graph.nodes:
+            made = None if whole.intersection(node.outputs) else _taken_apart(node, reading, b)
+            if made is None:
+                whole.update(node.outputs)
+            else:
+                replaced[node.index] = made
+                origins.update({proto.name: node for proto in made})
+        if not replaced:
+            return reading
+        reading = _replace(graph, reading, replaced, origins, b, facts.data_folders)
+        b.graph = reading.graph
+    raise RecursionError("operators are taken apart without end")
+
+
+def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProto] | None:
+    lower = lowering(node)
+    if lower is None or all(reading.facts.is_constant(o) for o in node.outputs if o):
+        return None
+    active = frozenset(i for i in node.inputs if i and not reading.facts.is_constant(i))
+    mark = len(b.nodes)
+    with b.scope(f"{SCOPE}/{node.name}"), b.afresh():
+        found = lower(Situation(node, reading.graph, reading.facts, active), b)
+        if found is None or isinstance(found, Refusal):
+            del b.nodes[mark:]
+            return None
+        made = [proto_of(emitted) for emitted in b.nodes[mark:]]
+        for number, (tensor, output) in enumerate(zip(found, node.outputs, strict=False)):
+            if tensor and output:
+                made.append(node_proto("Identity", b.unique(f"is/{number}"), [tensor], [output], {}))
+    return made
+
+
+def proto_of(node: Emitted) -> onnx.NodeProto:
+    """A new node as a proto."""
+    return node_proto(node.op, node.name, node.inputs, node.outputs, node.attributes)
+
+
+def _replace(
+    original: Graph,
+    reading: Reading,
+    replaced: Mapping[int, list[onnx.NodeProto]],
+    origins: Mapping[str, Node],
+    b: Builder,
+    data_folders: tuple[Path, ...],
+) -> Reading:
+    nodes: list[onnx.NodeProto] = []
+    for index, proto in enumerate(reading.graph.node_protos):
+        nodes.extend(replaced.get(index, [proto]))
+    constants = [constant_proto(name, value) for name, value in b.constants.items()]
+    light = skeleton.strip(original.proto).light
+    del light.graph.node[:]
+    light.graph.node.extend(nodes)
+    light.graph.initializer.extend(constants)
+    for index in replaced:
+        for output in reading.graph.nodes[index].outputs:
+            if output in reading.graph.types:
+                light.graph.value_info.add(name=output).type.CopyFrom(reading.graph.types[output])
+    found = shapes.infer(light, lambda tensor: external.with_values(tensor, data_folders))
+    inferred = {**found, **reading.graph.types}
+    graph = Graph(original.proto, inferred, nodes, constants, origins)
+    return Reading(graph, Facts(graph, data_folders))
