@@ -90,7 +90,7 @@ def explained_inputs(graph: Graph, names: Sequence[str], targets: Sequence[Expla
         if name not in floats:
             raise UsageError(f"input {name!r} is not made of floats and cannot be explained; explain a float tensor")
     chosen = tuple(dict.fromkeys(names)) or tuple(floats)
-    ways = [Paths(graph, chosen, t.tensor) for t in targets]
+    ways = [Paths(graph, chosen, (t.tensor,)) for t in targets]
     reached = tuple(x for x in chosen if any(way.reaches(x) for way in ways))
     missing = [x for x in chosen if x not in reached]
     what = ", ".join(t.name for t in targets)
@@ -158,11 +158,11 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     graph, facts = reading.graph, reading.facts
     pinned = frozenset(t.tensor for t in targets) | frozenset(inputs)
     parts: list[_Part] = []
-    planners = [Planner(graph, facts, table, inputs, t.tensor, pinned) for t in targets]
+    planners = [Planner(reading, table, inputs, (t.tensor,), pinned, b) for t in targets]
     for t, planner, program in zip(targets, planners, programs(planners), strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))
         ledger = Ledger(request.ledger)
-        first = (t.tensor, Relevance(seed.multiplier, t.tensor))
+        first = {t.tensor: (Relevance(seed.multiplier, t.tensor),)}
         walked = walk(b, facts, program, first, inputs, frozenset(planner.paths.between), ledger)
         outputs = tuple(
             Output(
@@ -266,7 +266,7 @@ def _emit(
     returned_values = [
         helper.make_tensor_value_info(o.name, o.dtype, None if o.shape is None else list(o.shape)) for o in outputs
     ]
-    constants = {name: constant_proto(name, value) for name, value in b.constants.items()}
+    constants = {name: constant_proto(name, value) for name, value in b.constants.items()} | b.hoisted
     shaped = [helper.make_tensor_value_info(n, b.dtype(n), list(shape)) for n, shape in b.shapes.items()]
     assemble.overlay(prepared.model, nodes, constants, inputs, returned_values, shaped)
     return used

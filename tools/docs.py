@@ -70,6 +70,7 @@ def operators_page(entries: Iterable[OperatorEntry]) -> str:
         by_kind.setdefault(entry.kind, []).append(entry)
     kinds = {
         **KINDS,
+        "control": "subgraphs: each step inside gets its own rule",
         "composite": "operators taken apart into simpler ones for the relevance pass; each part gets its own rule",
         "stop": "relevance ends here, for the stated reason",
     }

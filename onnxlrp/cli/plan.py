@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,8 +43,9 @@ def plan(model: str, request: dict[str, Any], as_json: bool) -> None:
         return
     print_warnings(found.warnings)
     columns = ["operator", "rule", "cost", "nodes", "reason"]
-    stopped = ["stopped"] if any(step.stopped for step in found.steps) else []
-    rows = (_row(step, found)[: len(columns) + len(stopped)] for step in found.steps)
+    steps = list(_with_inner(found.steps))
+    stopped = ["stopped"] if any(step.stopped for step, _ in steps) else []
+    rows = (_row(step, found, depth)[: len(columns) + len(stopped)] for step, depth in steps)
     print_table(columns + stopped, rows, fixed=("cost",), right=("cost",), elastic="nodes")
     click.echo()
     print_facts(
@@ -69,11 +70,18 @@ def cost_line(plan: Plan) -> str:
     )
 
 
-def _row(step: PlanStep, plan: Plan) -> Sequence[str]:
+def _with_inner(steps: Sequence[PlanStep], depth: int = 0) -> Iterator[tuple[PlanStep, int]]:
+    """Steps with those inside the bodies of control flow nodes behind them, and how deep they stand."""
+    for step in steps:
+        yield step, depth
+        yield from _with_inner(step.inner, depth + 1)
+
+
+def _row(step: PlanStep, plan: Plan, depth: int = 0) -> Sequence[str]:
     # Below the table its name is said once, which leaves more room on a terminal.
     reason = step.reason.replace(f" of {plan.rule_table}:", ":") if on_terminal() else step.reason
     return (
-        operator_label(step.operator),
+        "| " * depth + operator_label(step.operator),
         rule_label(step.rule, step.parameters),
         _step_cost(step.relevance_macs, plan.forward_macs),
         _names(step.nodes),

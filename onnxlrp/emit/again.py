@@ -7,12 +7,13 @@ graph as fast as it was, at the price of a second forward pass where relevance i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import onnx
 
 from onnxlrp.emit.builder import PREFIX
-from onnxlrp.graph.view import Graph, captured_names
+from onnxlrp.graph.renaming import renamed_node
+from onnxlrp.graph.view import Graph, proto_reads
 from onnxlrp.understand.facts import RANDOM, Facts
 
 _STEM = f"{PREFIX}/again/"
@@ -24,7 +25,7 @@ def compute_again(nodes: Sequence[onnx.NodeProto], graph: Graph, facts: Facts) -
     Inputs, weights and whatever depends on weights alone are still read from the main graph, and so is what random
     operators made, which would come out differently the second time.
     """
-    wanted = {name for node in nodes for name in _reads(node)}
+    wanted = {name for node in nodes for name in proto_reads(node)}
     copied = {}
     needed: list[onnx.NodeProto] = []
     for node in reversed(graph.nodes):
@@ -33,43 +34,7 @@ def compute_again(nodes: Sequence[onnx.NodeProto], graph: Graph, facts: Facts) -
             continue
         if any(o in wanted for o in node.outputs):
             needed.append(proto)
-            wanted.update(_reads(proto))
+            wanted.update(proto_reads(proto))
             copied.update({o: _STEM + o for o in node.outputs if o})
-    front = [_renamed(proto, copied, f"{_STEM}{proto.name or proto.output[0]}") for proto in reversed(needed)]
-    return [*front, *(_renamed(node, copied, node.name) for node in nodes)]
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    names = {i for i in node.input if i}
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            names |= captured_names(attribute.g)
-    return names
-
-
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str], own_name: str) -> onnx.NodeProto:
-    result = onnx.NodeProto()
-    result.CopyFrom(node)
-    result.name = own_name
-    _rename(result, names)
-    return result
-
-
-def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    for repeated in (node.input, node.output):
-        for i, name in enumerate(repeated):
-            if name in names:
-                repeated[i] = names[name]
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            own = _defined(attribute.g)
-            inner = {k: v for k, v in names.items() if k not in own}
-            for child in attribute.g.node:
-                _rename(child, inner)
-            for value in attribute.g.output:
-                value.name = inner.get(value.name, value.name)
-
-
-def _defined(graph: onnx.GraphProto) -> set[str]:
-    values: Iterable[str] = (o for n in graph.node for o in n.output)
-    return set(values) | {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    front = [renamed_node(proto, copied, f"{_STEM}{proto.name or proto.output[0]}") for proto in reversed(needed)]
+    return [*front, *(renamed_node(node, copied, node.name) for node in nodes)]

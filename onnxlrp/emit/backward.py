@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
+from onnxlrp.emit import control
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context, Ledger
 from onnxlrp.emit.relevance import Relevance, total
 from onnxlrp.operators.behaviour import Stop
+from onnxlrp.planning.control import BodyProgram, Control
 from onnxlrp.planning.program import Program, Step
 from onnxlrp.rules.dispatch import carry_out
 from onnxlrp.understand.facts import Facts
@@ -35,7 +37,7 @@ def walk(
     b: Builder,
     facts: Facts,
     program: Program,
-    start: tuple[str, Relevance],
+    start: Mapping[str, Sequence[Relevance]],
     explained: Sequence[str],
     reachable: frozenset[str],
     ledger: Ledger,
@@ -43,11 +45,14 @@ def walk(
     """Emits the relevance pass of one explained tensor.
 
     Args:
-        start: the explained tensor and its relevance.
+        start: the explained tensors and their relevance.
         reachable: tensors on a way from an explained input; contributions to others are not followed.
     """
-    b.annotate(start[1].value, start[0])
-    given: dict[str, list[Relevance]] = {start[0]: [start[1]]}
+    given: dict[str, list[Relevance]] = {}
+    for tensor, found in start.items():
+        given[tensor] = list(found)
+        for r in found:
+            b.annotate(r.value, tensor)
     arrived: dict[int, tuple[Relevance, ...]] = {}
     sent: dict[int, tuple[Relevance, ...]] = {}
     for number, step in enumerate(program.steps):
@@ -76,7 +81,10 @@ def _send(
     if isinstance(step.behaviour, Stop):
         return ()
     context = Context(b, facts, ledger, number)
-    contributions = carry_out(context, step.rule, step.behaviour, here, step.parameters)
+    if isinstance(step.behaviour, Control):
+        contributions = control.carry(context, step.behaviour, here, run_body)
+    else:
+        contributions = carry_out(context, step.rule, step.behaviour, here, step.parameters)
     kept = []
     for x, contribution in contributions:
         if x in reachable:
@@ -84,6 +92,14 @@ def _send(
             given.setdefault(x, []).append(contribution)
             kept.append(contribution)
     return tuple(kept)
+
+
+def run_body(
+    b: Builder, part: BodyProgram, start: Mapping[str, Sequence[Relevance]], ledger: Ledger
+) -> control.BodyPass:
+    """Emits the relevance pass of a subgraph into its own builder."""
+    walked = walk(b, part.body.reading.facts, part.program, start, part.active, part.between, ledger)
+    return control.BodyPass(b, walked.relevance, control.totals_of(b, part, start, ledger, walked.arrived))
 
 
 def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -> str:

@@ -56,6 +56,7 @@ class Builder:
         self.graph = graph
         self.nodes: list[Emitted] = []
         self.constants: dict[str, Array] = {}
+        self.hoisted: dict[str, onnx.TensorProto] = {}
         self.shapes: dict[str, Shape] = {}
         self._scope = "target"
         self._known: dict[tuple[Any, ...], tuple[str, ...]] = {}
@@ -74,6 +75,20 @@ class Builder:
         finally:
             self._scope = outer
 
+    @property
+    def scope_name(self) -> str:
+        """The forward node that new nodes belong to."""
+        return self._scope
+
+    def inside(self, graph: Graph, scope: str) -> Builder:
+        """A builder for a subgraph: its nodes are a list of their own, constants and names are shared."""
+        inner = Builder(graph)
+        inner.constants, inner._constant_names = self.constants, self._constant_names
+        inner.hoisted = self.hoisted
+        inner._dtypes, inner._names = self._dtypes, self._names
+        inner._scope = scope
+        return inner
+
     @contextmanager
     def afresh(self) -> Iterator[None]:
         """Nodes made inside are not merged with those made before or after."""
@@ -85,7 +100,11 @@ class Builder:
 
     def unique(self, stem: str) -> str:
         """A name in the present scope that was not given before."""
-        name = f"{PREFIX}/{self._scope}/{stem}"
+        scope = self._scope
+        if scope.startswith(f"{PREFIX}/"):
+            # The way back through a node that is an addition itself.
+            scope = f"back/{scope.removeprefix(f'{PREFIX}/')}"
+        name = f"{PREFIX}/{scope}/{stem}"
         count = self._names.get(name, 0)
         self._names[name] = count + 1
         return f"{name}_{count}" if count else name
@@ -164,6 +183,24 @@ class Builder:
         for output in names:
             self._dtypes[output] = result
         return names
+
+    def append(self, op: str, inputs: Sequence[str], types: Sequence[int], **attributes: Any) -> tuple[str, ...]:
+        """Appends a node with subgraphs; `types` are the element types of its outputs. It is never merged."""
+        name = self.unique(op)
+        names = tuple(f"{name}:{i}" for i in range(len(types)))
+        given = {k: v for k, v in attributes.items() if v is not None}
+        self.nodes.append(Emitted(op, name, tuple(inputs), names, given, self._scope))
+        self._dtypes.update(zip(names, types, strict=True))
+        return names
+
+    def alias(self, tensor: str, name: str) -> None:
+        """Makes `tensor` known by a name that was given out before."""
+        self.nodes.append(Emitted("Identity", name, (tensor,), (name,), {}, self._scope))
+        self._dtypes[name] = self.dtype(tensor)
+
+    def hoist(self, tensors: Sequence[onnx.TensorProto]) -> None:
+        """Initializers of subgraphs, to stand beside those of the main graph."""
+        self.hoisted.update({t.name: t for t in tensors})
 
     def _result_type(self, op: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> int:
         if op in _INT64_RESULT:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.understand.facts import Facts
@@ -36,3 +39,10 @@ class Context:
     def book(self, account: str, amount: Callable[[], str]) -> None:
         """Books what this step absorbs: account "bias", "stabiliser" or "other"."""
         self.ledger.book(self.step, account, amount)
+
+
+def summed(b: Builder, tensors: Sequence[str]) -> str:
+    """The sum of all elements of several tensors, in float64 so that adding up loses nothing."""
+    wide = [b.op("Cast", t, to=int(TensorProto.DOUBLE)) for t in tensors]
+    totals = [b.op("ReduceSum", t, keepdims=0) for t in wide]
+    return b.sum(totals) if totals else b.constant(np.asarray(0.0))

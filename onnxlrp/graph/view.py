@@ -193,6 +193,15 @@ def reads(node: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (*node.inputs, *captured) if name))
 
 
+def proto_reads(node: onnx.NodeProto) -> set[str]:
+    """What a node reads: its inputs, and what its subgraphs take from the graph around it."""
+    names = {i for i in node.input if i}
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            names |= captured_names(attribute.g)
+    return names
+
+
 def graph_names(graph: onnx.GraphProto) -> tuple[set[str], set[str]]:
     """All names of tensors and all names of nodes in a graph, subgraphs included."""
     tensors = {v.name for v in graph.input} | {t.name for t in graph.initializer}

@@ -12,7 +12,8 @@ class PlanStep:
     """One step of the relevance pass: one or several nodes that are treated together.
 
     `macs` counts the multiply-adds of the step's forward pass for one sample with unknown sizes taken as 1;
-    `relevance_macs` those that its rule adds. Both are None where no shape is known.
+    `relevance_macs` those that its rule adds. Both are None where no shape is known. `inner` are the steps inside the
+    bodies of a control flow node; their multiply-adds are not counted.
     """
 
     nodes: tuple[str, ...]
@@ -24,6 +25,7 @@ class PlanStep:
     stopped: tuple[str, ...] = ()
     macs: int | None = None
     relevance_macs: int | None = None
+    inner: tuple[PlanStep, ...] = ()
 
 
 @dataclass(frozen=True)

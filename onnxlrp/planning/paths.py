@@ -18,10 +18,10 @@ def data_inputs(node: Node) -> tuple[str, ...]:
 
 
 class Paths:
-    """Float paths from explained inputs to a target tensor."""
+    """Float paths from explained inputs to the target tensors."""
 
-    def __init__(self, graph: Graph, explained: Sequence[str], target: str) -> None:
-        self.graph, self.target = graph, target
+    def __init__(self, graph: Graph, explained: Sequence[str], targets: Sequence[str]) -> None:
+        self.graph, self.targets = graph, tuple(targets)
         #: Tensors that depend on an explained input through data inputs and floats alone.
         self.forward: set[str] = set(explained)
         for node in graph.nodes:
@@ -31,7 +31,7 @@ class Paths:
             if any(i in self.forward for i in data_inputs(node)):
                 self.forward.update(o for o in node.outputs if o and (graph.is_float(o) or not graph.dtype(o)))
         #: Those of them that the target depends on.
-        self.between: set[str] = {target} & self.forward
+        self.between: set[str] = set(targets) & self.forward
         for node in reversed(graph.nodes):
             if any(o in self.between for o in node.outputs):
                 self.between.update(i for i in data_inputs(node) if i in self.forward)
@@ -93,7 +93,7 @@ class Paths:
 
     @cached_property
     def _steps_to_target(self) -> dict[str, int]:
-        steps: dict[str, int] = {self.target: 0}
+        steps: dict[str, int] = dict.fromkeys(self.targets, 0)
         for node in reversed(self.graph.nodes):
             known = [steps[o] for o in node.outputs if o in steps]
             if known:
@@ -112,7 +112,7 @@ class Paths:
 
         Shapes and sizes are left out: they say nothing of values.
         """
-        needed = {self.target}
+        needed = set(self.targets)
         found: list[Node] = []
         for node in reversed(self.graph.nodes):
             if not needed.intersection(node.outputs):

@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onnxlrp.emit.builder import Builder
 from onnxlrp.errors import ConversionError
-from onnxlrp.graph.view import Graph, Node, reads
+from onnxlrp.graph.view import Node, reads
 from onnxlrp.operators.behaviour import Behaviour, Linear, Product, Refusal, Stop
 from onnxlrp.operators.registry import Situation, find
+from onnxlrp.planning.control import CONTROL, BodyProgram, Control, Surroundings
 from onnxlrp.planning.paths import Paths
 from onnxlrp.rules.dispatch import obstacle, receivers
 from onnxlrp.tables.match import match
 from onnxlrp.tables.model import Entry, RuleTable, StepFacts
-from onnxlrp.understand.facts import Facts
+from onnxlrp.understand.body import Body
+from onnxlrp.understand.reading import Reading
 from onnxlrp.understand.regions import Region, describe_region, find_regions
 
 #: What happens where a table says nothing. Weighted layers are missing on purpose: the table must decide.
@@ -36,12 +39,25 @@ class Step:
     """One step of the relevance pass: what it is, and which rule treats it."""
 
     nodes: tuple[Node, ...]
-    behaviour: Behaviour
+    behaviour: Behaviour | Control
     rule: str
     parameters: Mapping[str, Any]
     reason: str
     stopped: tuple[str, ...] = ()
     operator: str = ""
+
+    @property
+    def receivers(self) -> tuple[str, ...]:
+        """The tensors that it sends relevance to."""
+        if isinstance(self.behaviour, Control):
+            return self.behaviour.data
+        return receivers(self.rule, self.behaviour)
+
+    @property
+    def inner(self) -> tuple[Step, ...]:
+        """The steps inside its bodies."""
+        bodies = self.behaviour.bodies if isinstance(self.behaviour, Control) else ()
+        return tuple(step for body in bodies for step in body.program.steps)
 
     @property
     def name(self) -> str:
@@ -68,8 +84,20 @@ class _Obstacle:
         return f"{self.node.label}: {self.reason}{part}{advice}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the graph that is planned stands: whether layers come before or behind it, and the depth of a body."""
+
+    nothing_before: bool = True
+    nothing_behind: bool = True
+    depth: float | None = None
+
+
 class Planner:
-    """Walks from one target tensor back and gives each node on the way its rule.
+    """Walks from target tensors back and gives each node on the way its rule.
+
+    Args:
+        b: the builder of the relevance pass, for what composite operators inside bodies are taken apart into.
 
     Attributes:
         obstacles: the nodes that cannot be treated, once `program` has looked for them.
@@ -78,22 +106,24 @@ class Planner:
 
     def __init__(
         self,
-        graph: Graph,
-        facts: Facts,
+        reading: Reading,
         table: RuleTable,
         explained: Sequence[str],
-        target: str,
+        targets: Sequence[str],
         pinned: frozenset[str],
+        b: Builder,
+        place: Place | None = None,
     ) -> None:
-        self.graph, self.facts, self.table = graph, facts, table
-        self.paths = Paths(graph, explained, target)
+        self.reading, self.table, self.b, self.place = reading, table, b, place or Place()
+        self.graph, self.facts = graph, facts = reading.graph, reading.facts
+        self.paths = Paths(graph, explained, targets)
         self.regions = find_regions(graph, facts, pinned, table.merge_batch_normalization)
         self.obstacles: list[_Obstacle] = []
         self.used: set[int] = set()
 
     def program(self) -> Program:
         """The steps of all nodes that can be treated; those that cannot are in `obstacles`."""
-        receiving = {self.paths.target}
+        receiving = self._receiving = set(self.paths.targets)
         steps: list[Step] = []
         for node in reversed(self.graph.nodes):
             if not receiving.intersection(node.outputs):
@@ -104,7 +134,7 @@ class Planner:
                 receiving.update(self._active(node))
                 continue
             steps.append(step)
-            receiving.update(x for x in receivers(step.rule, step.behaviour) if x in self.paths.forward)
+            receiving.update(x for x in step.receivers if x in self.paths.forward)
         return Program(tuple(steps))
 
     def _active(self, node: Node) -> frozenset[str]:
@@ -114,6 +144,10 @@ class Planner:
         region = self.regions.get(node.index)
         if region is not None and region.nodes[-1] is node:
             return self._region_step(region)
+        control = None if node.domain else CONTROL.get(node.op)
+        if control is not None:
+            around = Surroundings(self.reading, self.b, self._active(node), frozenset(self._receiving), self._body)
+            return self._with_rule((node,), control(node, around), None)
         entry = find(node)
         if entry is None:
             self._refuse(
@@ -125,6 +159,25 @@ class Planner:
         behaviour = entry.describe(Situation(node, self.graph, self.facts, self._active(node)))
         return self._with_rule((node,), behaviour, None)
 
+    def _body(self, body: Body, active: Sequence[str], targets: Sequence[str], node: Node) -> BodyProgram:
+        """Plans the relevance pass of a subgraph of `node`, by the same rule table."""
+        place = Place(self._is_first(node), self._is_last(node), self._depth(node))
+        pinned = frozenset((*active, *body.outputs))
+        inner = Planner(body.reading, self.table, active, targets, pinned, self.b, place)
+        program = inner.program()
+        self.obstacles += inner.obstacles
+        self.used |= inner.used
+        return BodyProgram(body, program, tuple(active), frozenset(inner.paths.between))
+
+    def _is_first(self, node: Node) -> bool:
+        return self.place.nothing_before and self.paths.is_first(node)
+
+    def _is_last(self, node: Node) -> bool:
+        return self.place.nothing_behind and self.paths.is_last(node)
+
+    def _depth(self, node: Node) -> float:
+        return self.paths.depth(node) if self.place.depth is None else self.place.depth
+
     def _region_step(self, region: Region) -> Step | None:
         last = region.nodes[-1]
         at = Situation(last, self.graph, self.facts, self._active(last))
@@ -134,7 +187,9 @@ class Planner:
     def _refuse(self, node: Node, reason: str, advice: str) -> None:
         self.obstacles.append(_Obstacle(node, reason, advice))
 
-    def _with_rule(self, nodes: tuple[Node, ...], behaviour: Behaviour | Refusal, region: Region | None) -> Step | None:
+    def _with_rule(
+        self, nodes: tuple[Node, ...], behaviour: Behaviour | Control | Refusal, region: Region | None
+    ) -> Step | None:
         head = region.head if region else nodes[0]
         if isinstance(behaviour, Refusal):
             self._refuse(head, behaviour.reason, behaviour.advice)
@@ -142,15 +197,17 @@ class Planner:
         operator = "+".join(n.op for n in nodes)
         if isinstance(behaviour, Stop):
             return Step(nodes, behaviour, "stop", {}, behaviour.reason, operator=operator)
+        if isinstance(behaviour, Control):
+            return Step(nodes, behaviour, "inside", {}, behaviour.note, operator=operator)
         facts = StepFacts(
             operators=(head.op, *(n.op for n in nodes if n is not head)),
             kind=behaviour.kind,
             names=tuple(m.name for n in (head, *(n for n in nodes if n is not head)) for m in (n, *n.ancestors)),
             origins=tuple(n.op for n in head.ancestors),
             region=region.name if region else None,
-            first=self.paths.is_first(head),
-            last=self.paths.is_last(head),
-            depth=self.paths.depth(head),
+            first=self._is_first(head),
+            last=self._is_last(head),
+            depth=self._depth(head),
         )
         entry = match(self.table, facts)
         if entry is None:

@@ -42,24 +42,24 @@ def plan_steps(
         repeats: how many targets are explained one after the other.
     """
     runs = _runs(emitted, facts, repeats)
-    rows = []
-    for step in steps:
-        counted = [multiply_adds(n, graph) for n in step.nodes]
-        macs = None if any(c is None for c in counted) else sum(c for c in counted if c is not None)
-        rows.append(
-            PlanStep(
-                nodes=tuple(n.name for n in step.nodes),
-                operator=step.operator or step.nodes[0].op,
-                kind=step.behaviour.kind,
-                rule=step.rule,
-                parameters=step.parameters,
-                reason=step.reason,
-                stopped=step.stopped,
-                macs=macs,
-                relevance_macs=None if macs is None else macs * runs[step.name] if macs else 0,
-            )
-        )
-    return tuple(rows)
+    return tuple(_row(step, graph, runs) for step in steps)
+
+
+def _row(step: Step, graph: Graph, runs: Counter[str]) -> PlanStep:
+    counted = [multiply_adds(n, graph) for n in step.nodes]
+    macs = None if any(c is None for c in counted) else sum(c for c in counted if c is not None)
+    return PlanStep(
+        nodes=tuple(n.name for n in step.nodes),
+        operator=step.operator or step.nodes[0].op,
+        kind=step.behaviour.kind,
+        rule=step.rule,
+        parameters=step.parameters,
+        reason=step.reason,
+        stopped=step.stopped,
+        macs=macs,
+        relevance_macs=None if macs is None else macs * runs[step.name] if macs else 0,
+        inner=tuple(_row(s, graph, Counter()) for s in step.inner),
+    )
 
 
 def totals(graph: Graph, rows: Sequence[PlanStep]) -> tuple[int | None, int | None]:

@@ -55,19 +55,34 @@ class Facts:
     Args:
         graph: the graph.
         data_folders: where external data may lie; without them such weights have no known value.
+        captured: what a subgraph takes from the graph around it, with the facts of that graph.
+        given: bounds of inputs that are known from elsewhere.
     """
 
-    def __init__(self, graph: Graph, data_folders: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        data_folders: tuple[Path, ...] = (),
+        captured: Mapping[str, Facts] | None = None,
+        given: Mapping[str, Range] | None = None,
+    ) -> None:
         self.graph = graph
+        self._outer = dict(captured or {})
+        self._given = dict(given or {})
         self.data_folders = data_folders
         self._values: dict[str, Array | None] = {}
         self.constants: set[str] = set(graph.initializers) | set(graph.sparse_initializers)
+        self.constants.update(name for name, facts in self._outer.items() if facts.is_constant(name))
         for node in graph.nodes:
             if self._is_constant(node):
                 self.constants.update(o for o in node.outputs if o)
-        self._ranges: dict[str, Range] = {}
+        self._ranges: dict[str, Range] = dict(self._given)
         for node in graph.nodes:
             self._set_range(node)
+
+    def of(self, graph: Graph) -> Facts:
+        """The facts of another form of this graph."""
+        return Facts(graph, self.data_folders, self._outer, self._given)
 
     # -- constants ---------------------------------------------------------------------------------------------
 
@@ -122,6 +137,8 @@ class Facts:
         """The value, where those of `_folded_from` are in `_values`."""
         if tensor in self._values or tensor not in self.constants:
             return self._values.get(tensor)
+        if tensor in self._outer:
+            return self._outer[tensor].value(tensor)
         initializer = self.graph.initializers.get(tensor)
         if initializer is not None:
             return self._tensor(initializer)
@@ -183,6 +200,8 @@ class Facts:
         known = self._ranges.get(tensor)
         if known is not None:
             return known
+        if tensor in self._outer:
+            return self._outer[tensor].range(tensor)
         if tensor not in self.constants:
             return UNBOUNDED
         if self._is_large(tensor):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
@@ -54,7 +53,7 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
                 origins.update({proto.name: node for proto in made})
         if not replaced:
             return reading
-        reading = _replace(graph, reading, replaced, origins, b, facts.data_folders)
+        reading = _replace(graph, reading, replaced, origins, b)
         b.graph = reading.graph
     raise RecursionError("operators are taken apart without end")
 
@@ -88,7 +87,6 @@ def _replace(
     replaced: Mapping[int, list[onnx.NodeProto]],
     origins: Mapping[str, Node],
     b: Builder,
-    data_folders: tuple[Path, ...],
 ) -> Reading:
     nodes: list[onnx.NodeProto] = []
     for index, proto in enumerate(reading.graph.node_protos):
@@ -102,7 +100,7 @@ def _replace(
         for output in reading.graph.nodes[index].outputs:
             if output in reading.graph.types:
                 light.graph.value_info.add(name=output).type.CopyFrom(reading.graph.types[output])
-    found = shapes.infer(light, lambda tensor: external.with_values(tensor, data_folders))
+    found = shapes.infer(light, lambda tensor: external.with_values(tensor, reading.facts.data_folders))
     inferred = {**found, **reading.graph.types}
     graph = Graph(original.proto, inferred, nodes, constants, origins)
-    return Reading(graph, Facts(graph, data_folders))
+    return Reading(graph, reading.facts.of(graph))

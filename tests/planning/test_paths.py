@@ -25,7 +25,7 @@ TEXT = """g (float[2,4] x, float[2,4] other) => (float[2,4] y, float[2,4] side)
 
 def _paths(target: str = "y", *inputs: str, text: str = TEXT) -> tuple[Graph, Paths]:
     graph = view(network(text, w=normal(4, 4)))
-    return graph, Paths(graph, inputs or ("x",), target)
+    return graph, Paths(graph, inputs or ("x",), (target,))
 
 
 def _maker(graph: Graph, tensor: str) -> Node:

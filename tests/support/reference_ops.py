@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from tests.support.reference_control import CONTROL
+
 Array = np.ndarray
 Slices = tuple[slice, ...]
 
@@ -256,4 +258,5 @@ class Gelu(OpRun):
 OPERATORS: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool),
     *(LRN, GroupNormalization, Pad, Erf, Gelu),
+    *CONTROL.values(),
 )
