@@ -37,6 +37,7 @@ def convert(
     outputs: Sequence[str] = (),
     axis: int | None = None,
     on_demand: bool = False,
+    relevance_type: str = "float32",
     ledger: bool = False,
     base_dir: str | os.PathLike[str] | None = None,
 ) -> onnx.ModelProto:
@@ -46,25 +47,31 @@ def convert(
         model: a path, the bytes of a file, or a ModelProto.
         rules: a preset's name, a path to a TOML file, or a rule table.
         target: "argmax" (per sample the largest element of the explained output), an index or tuple of indices
-            (batch left out), "input" (adds an int64 input `lrp_target` [batch, k]), "seed" (adds a float input
-            `lrp_seed` in the explained output's shape), or "top:K" (K maps, axis 1 of each relevance output).
+            (batch left out), "input" (adds an int64 input `lrp_target` [batch, k]), "seed" (adds an input `lrp_seed`
+            in the explained output's shape, float32, or float64 for a float64 output), or "top:K" (K maps, axis 1 of
+            each relevance output).
         inputs: names of the inputs to explain; every float input that the target depends on when empty.
         outputs: names of the tensors to explain; the first float output when empty. With several, relevance outputs
             are called `<input>_relevance_<output>`.
         axis: with target "argmax", the axis along which the largest element is explained at every position.
         on_demand: adds a bool input `lrp_explain` [batch, 1]; where none is true, relevance is zeros and costs nothing.
+        relevance_type: element type of the relevance outputs: "float32", "float64", or "model" for that of the
+            explained input. Relevance is computed in float32, in float64 for a float64 model; what is too large for
+            a smaller type becomes its largest number.
         ledger: adds the float64 output `lrp_ledger` [steps, 7], see `onnxlrp.emit.ledger`.
         base_dir: folder of external data, for bytes and ModelProto.
 
     Returns:
-        A ModelProto with one more output `<input>_relevance`, float32 in the shape of the input, per explained input.
+        A ModelProto with one more output `<input>_relevance` per explained input, in the shape of the input.
 
     Raises:
         ModelReadError: the model cannot be read.
         UsageError: an option does not fit the model.
         ConversionError: the model cannot be converted; every node in the way is named.
     """
-    return compile_like(model, Request(rules, target, inputs, outputs, axis, on_demand, ledger), base_dir).model
+    return compile_like(
+        model, Request(rules, target, inputs, outputs, axis, on_demand, ledger, relevance_type), base_dir
+    ).model
 
 
 def plan(
@@ -76,10 +83,12 @@ def plan(
     outputs: Sequence[str] = (),
     axis: int | None = None,
     on_demand: bool = False,
+    relevance_type: str = "float32",
     base_dir: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """What `convert` would do with the same arguments, node by node, with reasons and cost."""
-    return compile_like(model, Request(rules, target, inputs, outputs, axis, on_demand), base_dir).plan
+    request = Request(rules, target, inputs, outputs, axis, on_demand, relevance_type=relevance_type)
+    return compile_like(model, request, base_dir).plan
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ def convert_file(
     outputs: Sequence[str] = (),
     axis: int | None = None,
     on_demand: bool = False,
+    relevance_type: str = "float32",
 ) -> ConvertResult:
     """Converts a file to a file, `<stem>.lrp.onnx` beside it unless `out` is given. Nothing half-written is left."""
     begun = time.perf_counter()
@@ -122,7 +132,7 @@ def convert_file(
     target_path = default_output(path) if out is None else Path(out)
     if target_path.is_dir():
         raise UsageError(f"{target_path} is a folder; name the file to write")
-    request = Request(rules, target, inputs, outputs, axis, on_demand)
+    request = Request(rules, target, inputs, outputs, axis, on_demand, relevance_type=relevance_type)
     converted = compile_model(prepare(source), request)
     written = save(converted.model, target_path, source)
     return ConvertResult(

@@ -38,6 +38,13 @@ from onnxlrp.version import VERSION
 
 LEDGER_OUTPUT = "lrp_ledger"
 
+#: Element types of relevance outputs by the name that users give; "model" is the type of the explained input.
+RELEVANCE_TYPES: Mapping[str, int | None] = {
+    "float32": int(TensorProto.FLOAT),
+    "float64": int(TensorProto.DOUBLE),
+    "model": None,
+}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -50,6 +57,7 @@ class Request:
     axis: int | None = None
     on_demand: bool = False
     ledger: bool = False
+    relevance_type: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     """
     table = load_table(request.rules)
     target = parse_target(request.target, request.axis)
+    if request.relevance_type not in RELEVANCE_TYPES:
+        raise UsageError(f"relevance type {request.relevance_type!r} is none of {', '.join(RELEVANCE_TYPES)}")
     if request.ledger and (target.mode == "top" or request.on_demand):
         raise UsageError("a ledger is kept for plain conversions only, not with top:K or on demand")
     graph = Graph(prepared.model, prepared.inferred)
@@ -164,12 +174,14 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         ledger = Ledger(request.ledger)
         first = {t.tensor: (Relevance(seed.multiplier, t.tensor),)}
         walked = walk(b, facts, program, first, inputs, frozenset(planner.paths.between), ledger)
+        types = {x: RELEVANCE_TYPES[request.relevance_type] or graph.dtype(x) for x in inputs}
         outputs = tuple(
             Output(
                 names[x, t.name],
-                as_output(b, walked.relevance.get(x), x, table.output == "gradient"),
+                as_output(b, walked.relevance.get(x), x, table.output == "gradient", types[x]),
                 graph.shape(x),
                 x,
+                types[x],
             )
             for x in inputs
         )
@@ -224,6 +236,7 @@ def _settings(
         "inputs": list(plan.explained_inputs),
         "outputs": list(request.outputs),
         "axis": request.axis,
+        "relevance_type": request.relevance_type,
     }
     if table.source != "preset":
         settings["table"] = table.text

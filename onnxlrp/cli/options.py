@@ -66,6 +66,12 @@ _ON_DEMAND = click.option(
     help="Add the input lrp_explain; while it is false the model costs no more than the original.",
 )
 
+_RELEVANCE_TYPE = click.option(
+    "--relevance-type",
+    type=click.Choice(["float32", "float64", "model"]),
+    help="Element type of the relevance outputs; model: that of the explained input.  [default: float32]",
+)
+
 #: Short names of onnxruntime's execution providers; any other name is handed on as it is.
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -101,8 +107,8 @@ def request_options(command: Callback) -> Callback:
 
 def conversion_options(command: Callback) -> Callback:
     """`request_options` and those that shape the emitted model."""
-    names = ("rules", "inputs", "outputs", "target", "axis", "on_demand")
-    return _collected(command, (*_REQUEST, _ON_DEMAND), names)
+    names = ("rules", "inputs", "outputs", "target", "axis", "on_demand", "relevance_type")
+    return _collected(command, (*_REQUEST, _ON_DEMAND, _RELEVANCE_TYPE), names)
 
 
 def _collected(

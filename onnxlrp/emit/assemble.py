@@ -136,7 +136,6 @@ def on_demand(
 ) -> tuple[list[onnx.NodeProto], onnx.ValueInfoProto]:
     """Wraps nodes in an If that runs when any element of the input `lrp_explain` [batch, 1] is true."""
     zeros: list[onnx.NodeProto] = []
-    zero = onnx.numpy_helper.from_array(np.zeros((1,), np.float32))
     branch = [f"{PREFIX}/then/{o.name}" for o in outputs]
     other = [f"{PREFIX}/else/{o.name}" for o in outputs]
     for output, name in zip(outputs, other, strict=True):
@@ -146,7 +145,8 @@ def on_demand(
         else:
             zeros.extend(size)
             source = size[-1].output[0]
-        zeros.append(helper.make_node("ConstantOfShape", [source], [name], value=zero))
+        zero = np.zeros((1,), helper.tensor_dtype_to_np_dtype(output.dtype))
+        zeros.append(helper.make_node("ConstantOfShape", [source], [name], value=onnx.numpy_helper.from_array(zero)))
     moved = [onnx.NodeProto() for _ in inner]
     for copy, proto in zip(moved, inner, strict=True):
         copy.CopyFrom(proto)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx import TensorProto
-
 from onnxlrp.emit import control
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context, Ledger
@@ -102,8 +100,8 @@ def run_body(
     return control.BodyPass(b, walked.relevance, control.totals_of(b, part, start, ledger, walked.arrived))
 
 
-def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -> str:
-    """The float32 tensor that is returned for an explained input: the map, or with `gradient` the multiplier."""
+def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool, dtype: int) -> str:
+    """What is returned for an explained input, in element type `dtype`: the map, or with `gradient` the multiplier."""
     with b.scope("output"):
         if relevance is None:
             value = b.zeros_like(x)
@@ -111,4 +109,4 @@ def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -
             value = relevance.value
         else:
             value = relevance.as_map(b)
-        return value if b.dtype(value) == TensorProto.FLOAT else b.op("Cast", value, to=int(TensorProto.FLOAT))
+        return b.cast_down(value, dtype)

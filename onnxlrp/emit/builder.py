@@ -2,6 +2,9 @@
 
 It names nodes after the step that needs them, merges equal nodes as they are made, folds what is known from
 static shapes, and knows each new tensor's element type, so that constants are made in the right one.
+
+Relevance is never computed in float16 or bfloat16: its sums and quotients leave the range of the one and the
+precision of the other. A tensor of such a type is read through one Cast to float32, which no rule needs to know of.
 """
 
 from __future__ import annotations
@@ -20,6 +23,18 @@ from onnxlrp.graph.view import Dim, Graph, Shape, captured_names
 Array = np.ndarray[Any, Any]
 
 PREFIX = "lrp"
+
+#: Element types in which relevance is not computed.
+NARROW_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+#: The largest number of each type.
+_LARGEST = {
+    int(TensorProto.FLOAT16): 65504.0,
+    int(TensorProto.BFLOAT16): 255.0 * 2.0**120,
+    int(TensorProto.FLOAT): float(np.finfo(np.float32).max),
+    int(TensorProto.DOUBLE): float(np.finfo(np.float64).max),
+}
+#: What reads a narrow tensor as it is: the first two look at no value, the third is the one that widens it.
+_TAKES_NARROW = frozenset({"Shape", "Size", "Cast"})
 
 _INT64_RESULT = frozenset({"Shape", "Size", "ArgMax", "ArgMin", "NonZero"})
 _BOOL_RESULT = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"})
@@ -50,6 +65,9 @@ class Builder:
 
     Args:
         graph: the forward graph, for shapes and element types of its tensors.
+
+    Attributes:
+        widens: whether narrow tensors are read as float32; off inside `in_model_type`.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -58,6 +76,7 @@ class Builder:
         self.constants: dict[str, Array] = {}
         self.hoisted: dict[str, onnx.TensorProto] = {}
         self.shapes: dict[str, Shape] = {}
+        self.widens = True
         self._scope = "target"
         self._known: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._constant_names: dict[tuple[Any, ...], str] = {}
@@ -98,6 +117,15 @@ class Builder:
         finally:
             self._known = outer
 
+    @contextmanager
+    def in_model_type(self) -> Iterator[None]:
+        """Nodes made inside compute in the types of what they read, as the model itself does."""
+        outer, self.widens = self.widens, False
+        try:
+            yield
+        finally:
+            self.widens = outer
+
     def unique(self, stem: str) -> str:
         """A name in the present scope that was not given before."""
         scope = self._scope
@@ -110,8 +138,13 @@ class Builder:
         return f"{name}_{count}" if count else name
 
     def dtype(self, tensor: str) -> int:
-        """Element type of a forward or emitted tensor."""
-        return self._dtypes.get(tensor) or self.graph.dtype(tensor) or TensorProto.FLOAT
+        """Element type in which a forward or emitted tensor is read."""
+        own = self.own_dtype(tensor)
+        return int(TensorProto.FLOAT) if self.widens and own in NARROW_TYPES else own
+
+    def own_dtype(self, tensor: str) -> int:
+        """Element type that a forward or emitted tensor has."""
+        return self._dtypes.get(tensor) or self.graph.dtype(tensor) or int(TensorProto.FLOAT)
 
     def annotate(self, tensor: str, like: str) -> None:
         """States that an emitted tensor has the shape of a forward tensor, where that has named dimensions.
@@ -170,6 +203,8 @@ class Builder:
         """Like `op` for a node with several outputs."""
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
+        if self.widens and op not in _TAKES_NARROW:
+            inputs = tuple(self._widened(i) for i in inputs)
         attributes = {k: v for k, v in attributes.items() if v is not None}
         key = (op, inputs, outputs, repr(sorted(attributes.items())))
         known = self._known.get(key)
@@ -196,11 +231,26 @@ class Builder:
     def alias(self, tensor: str, name: str) -> None:
         """Makes `tensor` known by a name that was given out before."""
         self.nodes.append(Emitted("Identity", name, (tensor,), (name,), {}, self._scope))
-        self._dtypes[name] = self.dtype(tensor)
+        self._dtypes[name] = self.own_dtype(tensor)
 
     def hoist(self, tensors: Sequence[onnx.TensorProto]) -> None:
         """Initializers of subgraphs, to stand beside those of the main graph."""
         self.hoisted.update({t.name: t for t in tensors})
+
+    def _widened(self, tensor: str) -> str:
+        narrow = bool(tensor) and self.own_dtype(tensor) in NARROW_TYPES
+        return self.op("Cast", tensor, to=int(TensorProto.FLOAT)) if narrow else tensor
+
+    def cast(self, tensor: str, dtype: int) -> str:
+        """The tensor in another element type; itself where it has that type."""
+        return tensor if self.own_dtype(tensor) == dtype else self.op("Cast", tensor, to=dtype)
+
+    def cast_down(self, tensor: str, dtype: int) -> str:
+        """Like `cast`, but what is too large for the other type becomes its largest number and not infinity."""
+        most = _LARGEST[dtype]
+        if most < _LARGEST[self.dtype(tensor)]:
+            tensor = self.op("Clip", tensor, self.scalar(-most, tensor), self.scalar(most, tensor))
+        return self.cast(tensor, dtype)
 
     def _result_type(self, op: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> int:
         if op in _INT64_RESULT:

@@ -80,7 +80,7 @@ class _Subgraph:
     outputs: list[tuple[str, int]] = field(default_factory=list)
 
     def give(self, tensor: str) -> None:
-        self.outputs.append((tensor, self.b.dtype(tensor)))
+        self.outputs.append((tensor, self.b.own_dtype(tensor)))
 
     def nodes(self) -> list[onnx.NodeProto]:
         """What its outputs need of the nodes before, the body's own and the new ones."""
@@ -367,7 +367,7 @@ def _scan(ctx: Context, op: Control, given: Given, run: RunBody) -> Contribution
     for o, name in back.stacked.items():
         slices.append((back.stacked_tensor(o), name, out_axes[o - first], 1 - out_directions[o - first]))
     inputs = [_value(s.name, b.dtype(s.initial)) for s in back.states]
-    inputs += [_value(name, b.dtype(tensor)) for tensor, name, *_ in slices]
+    inputs += [_value(name, b.own_dtype(tensor)) for tensor, name, *_ in slices]
     types = [dtype for _, dtype in graph.outputs]
     results = b.append(
         "Scan",

@@ -56,7 +56,7 @@ def cast(at: Situation) -> Selection | Stop:
     x = at.node.inputs[0]
     if not at.graph.is_float(at.y):
         return Stop("turned into a number without a derivative")
-    return one_to_one(at, lambda b, r: b.op("Cast", r, to=b.dtype(x)))
+    return one_to_one(at, lambda b, r: b.cast(r, b.dtype(x)))
 
 
 @register("Reshape Flatten Squeeze Unsqueeze", "movement", EXACT, "the inverse reshape")

@@ -32,7 +32,7 @@ class Explanation:
 
     Attributes:
         outputs: the model's own outputs by name.
-        relevance: a float32 map in the input's shape by input name (with an axis 1 of length K for "top:K"). With
+        relevance: a map in the input's shape by input name (with an axis 1 of length K for "top:K"). With
             several explained outputs, those of the first; the others are in `by_output`.
         target: what was explained, in words.
         explained_output: the tensor that relevance started from (the logits), None if the model does not return it.
@@ -69,12 +69,14 @@ class Explainer:
         outputs: Sequence[str] = (),
         axis: int | None = None,
         on_demand: bool = False,
+        relevance_type: str | None = None,
         base_dir: str | os.PathLike[str] | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
         source = load(model, base_dir)
         if metadata.converted_by(source.model) is not None:
-            if rules is not None or target is not None or inputs or outputs or axis is not None or on_demand:
+            stated = (rules, target, axis, relevance_type)
+            if any(value is not None for value in stated) or inputs or outputs or on_demand:
                 raise UsageError(
                     "the model is already converted; rules, target, inputs and outputs were fixed then."
                     " Give the original model to choose others"
@@ -88,6 +90,7 @@ class Explainer:
                 outputs,
                 axis,
                 on_demand,
+                relevance_type=relevance_type or "float32",
             )
             converted = compile_model(prepare(source), request).model
         found = metadata.read(converted)

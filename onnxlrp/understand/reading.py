@@ -64,7 +64,7 @@ def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProt
         return None
     active = frozenset(i for i in node.inputs if i and not reading.facts.is_constant(i))
     mark = len(b.nodes)
-    with b.scope(f"{SCOPE}/{node.name}"), b.afresh():
+    with b.scope(f"{SCOPE}/{node.name}"), b.afresh(), b.in_model_type():
         found = lower(Situation(node, reading.graph, reading.facts, active), b)
         if found is None or isinstance(found, Refusal):
             del b.nodes[mark:]

@@ -115,6 +115,7 @@ def _of_converted(source: Source) -> _Subject:
         tuple(settings.get("outputs", ())),
         settings.get("axis"),
         bool(settings.get("on_demand", False)),
+        relevance_type=settings.get("relevance_type", "float32"),
     )
     return _Subject(source, strip(source.model), source.model, request)
 

@@ -50,7 +50,7 @@ def test_an_equal_node_is_made_once_and_a_different_one_again() -> None:
 
 def test_equal_constants_are_one_and_types_tell_them_apart() -> None:
     b = builder()
-    b.declare("h", TensorProto.FLOAT16)
+    b.declare("h", TensorProto.DOUBLE)
     assert b.integers([1, 2]) == b.integers((1, 2))
     assert b.scalar(1.0, "x") == b.scalar(1.0, "y") != b.scalar(1.0, "h")
     assert b.integers([0]) != b.constant_int(0), "one is a vector"
@@ -67,12 +67,12 @@ def test_missing_inputs_at_the_end_and_missing_attributes_are_left_out() -> None
 @pytest.mark.parametrize(
     ("op", "inputs", "attributes", "kind"),
     [
-        ("Neg", ("h",), {}, TensorProto.FLOAT16),
+        ("Neg", ("h",), {}, TensorProto.DOUBLE),
         ("Shape", ("h",), {}, TensorProto.INT64),
         ("Greater", ("h", "h"), {}, TensorProto.BOOL),
-        ("Cast", ("h",), {"to": TensorProto.DOUBLE}, TensorProto.DOUBLE),
-        ("Where", ("flag", "h", "h"), {}, TensorProto.FLOAT16),
-        ("OneHot", ("i", "i", "h"), {}, TensorProto.FLOAT16),
+        ("Cast", ("h",), {"to": TensorProto.BOOL}, TensorProto.BOOL),
+        ("Where", ("flag", "h", "h"), {}, TensorProto.DOUBLE),
+        ("OneHot", ("i", "i", "h"), {}, TensorProto.DOUBLE),
         ("ConstantOfShape", ("i",), {}, TensorProto.FLOAT),
     ],
 )
@@ -80,9 +80,51 @@ def test_the_element_type_of_a_new_tensor_is_known(
     op: str, inputs: tuple[str, ...], attributes: dict, kind: int
 ) -> None:
     b = builder()
-    b.declare("h", TensorProto.FLOAT16)
+    b.declare("h", TensorProto.DOUBLE)
     b.declare("i", TensorProto.INT64)
     assert b.dtype(b.op(op, *inputs, **attributes)) == kind
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_a_narrow_tensor_is_read_as_float32_through_one_cast(kind: int) -> None:
+    b = builder()
+    b.declare("h", kind)
+    assert b.dtype("h") == TensorProto.FLOAT and b.own_dtype("h") == kind
+    found = b.mul("h", b.add("h", b.scalar(1.0, "h")))
+    assert b.dtype(found) == TensorProto.FLOAT
+    b.op("Shape", "h")
+    assert [(n.op, n.inputs) for n in b.nodes] == [
+        ("Cast", ("h",)),
+        ("Add", ("lrp/target/Cast", "lrp/const_0")),
+        ("Mul", ("lrp/target/Cast", "lrp/target/Add")),
+        ("Shape", ("h",)),
+    ]
+    assert b.constants["lrp/const_0"].dtype == np.float32
+
+
+def test_a_part_of_the_model_computes_in_the_models_type_and_is_widened_afterwards() -> None:
+    b = builder()
+    b.declare("h", TensorProto.FLOAT16)
+    with b.in_model_type():
+        made = b.add("h", b.scalar(1.0, "h"))
+        assert b.dtype(made) == TensorProto.FLOAT16
+    b.op("Neg", made)
+    assert [n.op for n in b.nodes] == ["Add", "Cast", "Neg"]
+    assert b.constants["lrp/const_0"].dtype == np.float16
+
+
+def test_a_tensor_of_the_wanted_type_needs_no_cast() -> None:
+    b = builder()
+    assert b.cast("x", TensorProto.FLOAT) == b.cast_down("x", TensorProto.FLOAT) == "x"
+    assert not b.nodes
+
+
+def test_what_a_smaller_type_cannot_hold_becomes_its_largest_number() -> None:
+    b = builder()
+    x = np.array([1e30, -1e30, 1.0, 70000.0], np.float32)
+    found = evaluate(b, b.cast_down("x", TensorProto.FLOAT16), {"x": x})
+    np.testing.assert_array_equal(found, np.array([65504, -65504, 1, 65504], np.float16))
+    np.testing.assert_array_equal(evaluate(b, b.cast_down("x", TensorProto.DOUBLE), {"x": x}), x.astype(np.float64))
 
 
 def test_the_shape_of_a_static_tensor_is_a_constant() -> None:

@@ -80,10 +80,52 @@ def test_relevance_is_float32_whatever_the_model_computes_in(kind: str, dtype: A
     w = normal(4, 5, seed=2).astype(dtype)
     model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
     seeded = onnxlrp.convert(model, target="seed", rules="gradient-x-input")
-    x, seed = normal(2, 4).astype(dtype), normal(2, 5, seed=7).astype(dtype)
+    # A seed is float32 for a float16 output: clients and servers need no half.
+    x, seed = normal(2, 4).astype(dtype), normal(2, 5, seed=7).astype(np.float64 if kind == "double" else np.float32)
     found = run_onnxruntime(seeded, {"x": x, "lrp_seed": seed})["x_relevance"]
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, x * (seed @ w.T), rtol=1e-2 if dtype is np.float16 else 1e-6, atol=1e-3)
+    np.testing.assert_allclose(found, x * (seed @ w.T.astype(np.float64)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "asked", "dtype"),
+    [
+        ("float16", "float32", np.float32),
+        ("float16", "model", np.float16),
+        ("float16", "float64", np.float64),
+        ("float", "model", np.float32),
+        ("float", "float64", np.float64),
+        ("double", "float32", np.float32),
+        ("double", "model", np.float64),
+    ],
+)
+def test_relevance_is_returned_in_the_type_asked_for(kind: str, asked: str, dtype: Any, on_demand: bool) -> None:
+    model = network(f"g ({kind}[N,4] x) => ({kind}[N,4] y) {{ y = Relu(x) }}")
+    converted = onnxlrp.convert(model, target=0, relevance_type=asked, on_demand=on_demand)
+    onnx.checker.check_model(converted, full_check=True)
+    x = np.abs(normal(2, 4)).astype({"float": np.float32, "float16": np.float16, "double": np.float64}[kind])
+    for wanted in (True, False):
+        switch = {"lrp_explain": np.full((2, 1), wanted)} if on_demand else {}
+        found = run_onnxruntime(converted, {"x": x, **switch})["x_relevance"]
+        assert found.dtype == dtype
+        expected = x * (np.arange(4) == 0) * (wanted or not on_demand)
+        np.testing.assert_array_equal(found, expected.astype(dtype))
+    stated = metadata.read(converted)
+    assert stated is not None and stated.settings["relevance_type"] == asked
+
+
+def test_relevance_that_its_type_cannot_hold_is_the_largest_number_and_not_infinite() -> None:
+    model = network("g (float16[N,2] x, float16[N,2] s) => (float16[N,2] y) { y = Mul(x, s) }")
+    seeded = onnxlrp.convert(model, target="seed", inputs=["x"], relevance_type="model")
+    x, s = np.array([[100, -100]], np.float16), np.ones((1, 2), np.float16)
+    found = run_onnxruntime(seeded, {"x": x, "s": s, "lrp_seed": np.array([[1e4, 1e4]], np.float32)})
+    np.testing.assert_array_equal(found["x_relevance"], np.array([[65504, -65504]], np.float16))
+
+
+def test_an_unknown_relevance_type_is_refused() -> None:
+    with pytest.raises(UsageError, match="relevance type 'half' is none of float32, float64, model"):
+        onnxlrp.convert(two(), relevance_type="half")
 
 
 def test_the_metadata_say_how_the_model_was_made() -> None:
