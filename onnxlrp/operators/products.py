@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Elementwise, Product, Scaling
 from onnxlrp.operators.registry import Situation, register
-from onnxlrp.understand.facts import Facts
+from onnxlrp.understand.facts import Facts, Range
 
 
 def gate_of(facts: Facts, a: str, b: str) -> str | None:
-    """Which of two factors is a gate: the bounded one; of two bounded ones the one that alone stays in [-1, 1].
+    """Which of two factors is a gate: the bounded one; of two bounded ones the one that alone stays in [0, 1], and if
+    that does not tell them apart the one that alone stays in [-1, 1].
 
     A gate is the output of a saturating function (Sigmoid, HardSigmoid, Erf, Clip, ...), shifted or scaled or not:
     it says how much of the signal passes.
     """
     ra, rb = facts.range(a), facts.range(b)
-    if ra.bounded != rb.bounded:
-        return a if ra.bounded else b
-    if not ra.bounded:
+    tests: tuple[Callable[[Range], bool], ...] = (
+        lambda r: r.bounded,
+        lambda r: r.low >= 0 and r.high <= 1,
+        lambda r: r.low >= -1 and r.high <= 1,
+    )
+    if not (ra.bounded or rb.bounded):
         return None
-    unit_a, unit_b = (max(abs(r.low), abs(r.high)) <= 1 for r in (ra, rb))
-    if unit_a == unit_b:
-        return None
-    return a if unit_a else b
+    return next((a if test(ra) else b for test in tests if test(ra) != test(rb)), None)
 
 
 @register(

@@ -57,7 +57,7 @@ g (float[2,3] x, int64 m) => (float[2,3] y) <{_WEIGHTS}> {{
 #: Runs until the state is small; the number of the iteration is used too.
 LOOP_WHILE = f"""{_HEADER}
 g (float[2,3] x, int64 m) => (float[2,3] y)
-  <float slope = {{0.2}}, float top = {{1.4}}, float small = {{0.6}}, bool yes = {{1}}> {{
+<float slope = {{0.2}}, float top = {{1.4}}, float small = {{0.6}}, bool yes = {{1}}> {{
   y = Loop (m, yes, x) <body = b (int64 i, bool c, float[2,3] state) => (bool more, float[2,3] next) {{
     n = Cast <to = 1> (i)
     d = Mul(n, slope)

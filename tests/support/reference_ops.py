@@ -16,6 +16,7 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 
 from tests.support.reference_control import CONTROL
+from tests.support.reference_recurrent import RECURRENT
 
 Array = np.ndarray
 Slices = tuple[slice, ...]
@@ -259,4 +260,5 @@ OPERATORS: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool),
     *(LRN, GroupNormalization, Pad, Erf, Gelu),
     *CONTROL.values(),
+    *RECURRENT,
 )
