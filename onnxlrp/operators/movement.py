@@ -145,30 +145,53 @@ def split(at: Situation) -> Selection:
     return Selection("movement", (x,), tuple(o for o in outputs if o), adjoint)
 
 
-@register("Pad", "movement", EXACT + "; what falls on a constant border is absorbed", "cut off, folded back")
-def pad(at: Situation) -> Selection:
-    node, x = at.node, at.node.inputs[0]
+@register(
+    "Pad",
+    "movement",
+    EXACT + "; what falls on a constant border is absorbed",
+    "cut off, folded back",
+    data=(0, 2),
+)
+def pad(at: Situation) -> Selection | Stop:
+    node, x, y, value = at.node, at.node.inputs[0], at.y, at.node.input(2)
     if node.attribute("mode", "constant") != "constant":
-        return one_to_one(at, by_index(at))
+        return one_to_one(at, by_index(at)) if at.is_active(0) else Stop("a value that this mode does not use")
+    inside = _without_border(at)
+    if not at.is_active(2):
+        return one_to_one(at, inside, absorbs=True)
+
+    def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
+        r = given[y]
+        border = b.op("Pad", b.zeros_like(x), node.inputs[1], b.scalar(1.0, r), node.input(3))
+        on_border = b.reshape_like(b.op("ReduceSum", b.mul(r, border), keepdims=1), value)
+        if not at.is_active(0):
+            return {value: on_border}
+        return {x: inside(b, r), value: on_border}
+
+    return Selection("movement", tuple(i for i in (x, value) if i in at.active), (y,), adjoint, absorbs=True)
+
+
+def _without_border(at: Situation) -> Adjoint:
+    node, x = at.node, at.node.inputs[0]
     pads = at.facts.integers(node.input(1))
     rank = at.graph.rank(x)
-    if pads is not None and rank is not None and not node.input(3) and min(pads) >= 0:
+    if pads is None or rank is None or node.input(3) or min(pads) < 0:
+        # A negative pad cuts off, so that the adjoint of any constant padding is padding by the opposite.
+        return lambda b, r: b.op("Pad", r, b.op("Neg", node.inputs[1]), "", node.input(3))
 
-        def cut(b: Builder, r: str) -> str:
-            axes = [i for i in range(rank) if pads[i] or pads[i + rank]]
-            shape = b.graph.shape(x) or ()
-            begin = [pads[i] for i in axes]
-            sizes = [shape[i] for i in axes]
-            if all(isinstance(s, int) for s in sizes):
-                ends = b.integers([p + s for p, s in zip(begin, sizes, strict=True) if isinstance(s, int)])
-            else:
-                size = b.op("Gather", b.op("Shape", x), b.integers(axes))
-                ends = b.add(size, b.integers(begin))
-            return b.op("Slice", r, b.integers(begin), ends, b.integers(axes)) if axes else r
+    def cut(b: Builder, r: str) -> str:
+        axes = [i for i in range(rank) if pads[i] or pads[i + rank]]
+        shape = b.graph.shape(x) or ()
+        begin = [pads[i] for i in axes]
+        sizes = [shape[i] for i in axes]
+        if all(isinstance(s, int) for s in sizes):
+            ends = b.integers([p + s for p, s in zip(begin, sizes, strict=True) if isinstance(s, int)])
+        else:
+            size = b.op("Gather", b.op("Shape", x), b.integers(axes))
+            ends = b.add(size, b.integers(begin))
+        return b.op("Slice", r, b.integers(begin), ends, b.integers(axes)) if axes else r
 
-        return one_to_one(at, cut, absorbs=True)
-    # A negative pad cuts off, so that the adjoint of any constant padding is padding by the opposite.
-    return one_to_one(at, lambda b, r: b.op("Pad", r, b.op("Neg", node.inputs[1]), "", node.input(3)), absorbs=True)
+    return cut
 
 
 @register("Gather", "movement", EXACT + "; copies of one value add", "scattered back")

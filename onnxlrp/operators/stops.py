@@ -13,8 +13,8 @@ _REASONS = {
     "a yes-or-no answer": "Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsInf IsNaN",
     "indices of elements": "NonZero NonMaxSuppression",
     "a step function: its derivative is zero almost everywhere": "Sign Ceil Floor Round",
-    "integer logic": "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor OneHot",
-    "made without data": "Constant ConstantOfShape Range EyeLike RandomNormal RandomNormalLike RandomUniform"
+    "integer logic": "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
+    "made without data": "Constant ConstantOfShape EyeLike RandomNormal RandomNormalLike RandomUniform"
     " RandomUniformLike Bernoulli Multinomial",
 }
 
