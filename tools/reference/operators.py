@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
-from tests.support.reference_control import CONTROL
-from tests.support.reference_recurrent import RECURRENT
+from reference.control import CONTROL
+from reference.recurrent import RECURRENT
 
 Array = np.ndarray
 Slices = tuple[slice, ...]

@@ -1,4 +1,4 @@
-"""The operators that this folder gives to `onnx.reference` agree with onnxruntime on random attributes."""
+"""The operators that tools/reference gives to `onnx.reference` agree with onnxruntime on random attributes."""
 
 from __future__ import annotations
 
