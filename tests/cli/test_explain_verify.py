@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxlrp.explain.results import ImageResult, TopClass
+from onnxlrp.explain.answer import TopClass
+from onnxlrp.explain.results import ImageResult
 from tests.cli.conftest import Run
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from onnxlrp.errors import OnnxLrpError, UsageError
 from onnxlrp.explain.images import explain_files
+from onnxlrp.explain.job import Job
 from onnxlrp.explain.preprocess import ImageOptions
-from onnxlrp.explain.results import Job
 from tests.explain.fakes import QuadrantExplainer
 
 NAMES = ("top left", "top right", "bottom left", "bottom right")

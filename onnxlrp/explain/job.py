@@ -1,0 +1,62 @@
+"""What everything that is explained in one call shares, and the names that its files get from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxlrp.explain.naming import safe
+
+Target = str | int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all samples of one call share; `model` and `rules` are names for people.
+
+    `target_each_run`: the model takes the target with every run (it was converted with the target "input").
+    """
+
+    model: str
+    rules: str
+    target: Target = "argmax"
+    labels: tuple[str, ...] | None = None
+    top: int = 5
+    target_each_run: bool = False
+
+    @property
+    def tag(self) -> str:
+        """The part of file names that tells rule table and chosen target apart."""
+        name = safe(self.rules)
+        if isinstance(self.target, int):
+            return f"{name}.class-{self.target}"
+        if isinstance(self.target, tuple):
+            return f"{name}.class-{'-'.join(map(str, self.target))}"
+        return name
+
+    @property
+    def maps(self) -> int | None:
+        """How many maps each sample gets with `top:K`; None for the single map of other targets."""
+        if isinstance(self.target, str) and self.target.startswith("top:"):
+            return int(self.target.removeprefix("top:"))
+        return None
+
+    def map_stems(self, prefix: Path) -> list[Path]:
+        """What the names of the pictures of each map start with."""
+        if self.maps is None:
+            return [prefix]
+        return [beside(prefix, f".top-{place}") for place in range(1, self.maps + 1)]
+
+    def planned(self, prefix: Path, pictures: tuple[str, ...], others: tuple[str, ...]) -> Iterator[Path]:
+        """Every file for one prefix: `pictures` are endings that each map has, `others` come once."""
+        for stem in self.map_stems(prefix):
+            for ending in pictures:
+                yield beside(stem, ending)
+        for ending in others:
+            yield beside(prefix, ending)
+
+
+def beside(prefix: Path, ending: str) -> Path:
+    """The path with more at the end of its name (`with_suffix` would replace what follows a dot)."""
+    return prefix.with_name(prefix.name + ending)
