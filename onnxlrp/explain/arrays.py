@@ -1,4 +1,4 @@
-"""Explain a model on arrays: any number of inputs of any shape; numbers out, and a picture for an input that was one."""
+"""Explain a model on arrays: any number of inputs of any shape; numbers out, and a picture for an image input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from onnxlrp.explain.feeds import Feed, Value, feeds_for, read_array_file
 from onnxlrp.explain.files import npz, png, write
 from onnxlrp.explain.job import Job, beside
 from onnxlrp.explain.naming import refuse_overwriting, safe, unique_stems
-from onnxlrp.explain.picture import Caption, report_picture
+from onnxlrp.explain.page import Caption
+from onnxlrp.explain.picture import report_picture
 from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.session import Asked, Explainer, Explanation, Model, answer_of, open_model, run
 

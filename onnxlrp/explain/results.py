@@ -14,7 +14,8 @@ from onnxlrp.explain.answer import DOT, Answer, Subject, TopClass, read_answer
 from onnxlrp.explain.colours import scale_for
 from onnxlrp.explain.files import npz, png, write
 from onnxlrp.explain.job import Job, beside
-from onnxlrp.explain.picture import Caption, heatmap_picture, overlay_picture, report_picture
+from onnxlrp.explain.page import Caption
+from onnxlrp.explain.picture import heatmap_picture, overlay_picture, report_picture
 from onnxlrp.explain.preprocess import Prepared, Recipe
 
 

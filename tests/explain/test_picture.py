@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from onnxlrp.explain.colours import scale_for
-from onnxlrp.explain.picture import Caption, heatmap_picture, overlay_picture, panel_size, report_picture
+from onnxlrp.explain.page import Caption
+from onnxlrp.explain.picture import heatmap_picture, overlay_picture, panel_size, report_picture
 
 
 def gray(height: int, width: int) -> Image.Image:
