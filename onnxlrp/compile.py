@@ -152,6 +152,10 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         raise UsageError("a ledger is kept for plain conversions only, not with top:K or on demand")
     graph = Graph(prepared.model, prepared.inferred)
     facts = Facts(graph, prepared.source.data_folders)
+    original, known = graph, facts
+    b = Builder(graph)
+    reading = read_for_relevance(graph, facts, b)
+    graph, facts = reading.graph, reading.facts
     targets = resolve_outputs(graph, request.outputs)
     inputs = explained_inputs(graph, request.inputs, targets)
     several = len(targets) > 1
@@ -162,10 +166,6 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     if target.mode == "top" and several:
         raise UsageError("top:K explains one output at a time; name one with --output")
 
-    b = Builder(graph)
-    original, known = graph, facts
-    reading = read_for_relevance(graph, facts, b)
-    graph, facts = reading.graph, reading.facts
     pinned = frozenset(t.tensor for t in targets) | frozenset(inputs)
     parts: list[_Part] = []
     planners = [Planner(reading, table, inputs, (t.tensor,), pinned, b) for t in targets]

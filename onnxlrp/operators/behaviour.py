@@ -7,6 +7,7 @@ An operator says which of these it is; rules say what they do with each. Neither
 * `Scaling`: y = c * x for a constant c of any broadcast shape.
 * `Elementwise`: y = f(x), one element at a time.
 * `Product`: y = a * b or a / b where both depend on the explained input.
+* `Coded`: y holds the numbers of x, one of the two as integers that stand for them.
 * `Stop`: nothing flows back, for a stated reason.
 """
 
@@ -248,6 +249,31 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Coded:
+    """Real numbers written as integers that stand for them, or read back. Relevance of the integers is that of `real`.
+
+    Attributes:
+        real: a float tensor with the numbers that the integers stand for.
+        inside: where x is real: keeps a tensor where relevance passes, and is zero where the code cuts off as a Relu.
+    """
+
+    x: str
+    y: str
+    real: str
+    inside: Callable[[Builder, str], str] | None = None
+    kind: str = "movement"
+    note: str = "rounding is passed over"
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return (self.x,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.y,)
+
+
+@dataclass(frozen=True)
 class Stop:
     """Relevance ends here, on purpose."""
 
@@ -266,4 +292,4 @@ class Refusal:
     advice: str = ""
 
 
-Behaviour = Linear | Selection | Scaling | Elementwise | Product | Stop
+Behaviour = Linear | Selection | Scaling | Elementwise | Product | Coded | Stop

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from onnxlrp.emit.builder import Builder
-from onnxlrp.graph.view import Node
 from onnxlrp.operators.behaviour import Refusal
 from onnxlrp.operators.registry import Situation, register
 
@@ -20,6 +19,7 @@ Lower = Callable[[Situation, Builder], Sequence[str] | Refusal | None]
 
 COMPOSITE = "composite"
 _LOWERINGS: dict[tuple[str, str], Lower] = {}
+_WHATEVER: list[Lower] = []
 
 
 def lowers(ops: str, *, domain: str = "", treatment: str = "") -> Callable[[Lower], Lower]:
@@ -41,6 +41,12 @@ def lowers(ops: str, *, domain: str = "", treatment: str = "") -> Callable[[Lowe
     return add
 
 
+def lowers_whatever(lower: Lower) -> Lower:
+    """Registers a way of taking nodes apart that goes by their tensors, whatever the operator; it is asked first."""
+    _WHATEVER.append(lower)
+    return lower
+
+
 def _refused_by(lower: Lower) -> Callable[[Situation], Refusal]:
     """What is said of a node that is still whole when rules are given."""
 
@@ -51,6 +57,12 @@ def _refused_by(lower: Lower) -> Callable[[Situation], Refusal]:
     return describe
 
 
-def lowering(node: Node) -> Lower | None:
-    """How a node's operator is taken apart, or None where it is not."""
-    return _LOWERINGS.get((node.domain, node.op))
+def lower(at: Situation, b: Builder) -> Sequence[str] | Refusal | None:
+    """The node taken apart, or None where it stays whole."""
+    own = _LOWERINGS.get((at.node.domain, at.node.op))
+    found: Sequence[str] | Refusal | None
+    for way in (*_WHATEVER, *((own,) if own else ())):
+        found = way(at, b)
+        if found is not None:
+            return found
+    return None

@@ -50,6 +50,8 @@ class OperatorEntry:
         treatment: what happens to relevance, in words.
         derivative: the derivative that `gradient-x-input` uses, in words.
         data: positions of the inputs through which relevance can flow; None for all.
+        codes: positions of integer outputs that stand for real numbers; where there are any, relevance comes from them
+            alone. Otherwise it comes from float outputs.
     """
 
     op: str
@@ -59,6 +61,7 @@ class OperatorEntry:
     derivative: str
     describe: Describe
     data: tuple[int, ...] | None = None
+    codes: tuple[int, ...] = ()
 
 
 _ENTRIES: dict[tuple[str, str], OperatorEntry] = {}
@@ -72,6 +75,7 @@ def register(
     *,
     data: tuple[int, ...] | None = (0,),
     domain: str = "",
+    codes: tuple[int, ...] = (),
 ) -> Callable[[Describe], Describe]:
     """Registers a describing function for one or several operators (names separated by blanks)."""
 
@@ -79,7 +83,7 @@ def register(
         for op in ops.split():
             if (domain, op) in _ENTRIES:
                 raise ValueError(f"operator {op} is registered twice")
-            _ENTRIES[domain, op] = OperatorEntry(op, domain, kind, treatment, derivative, describe, data)
+            _ENTRIES[domain, op] = OperatorEntry(op, domain, kind, treatment, derivative, describe, data, codes)
         return describe
 
     return add

@@ -17,6 +17,14 @@ def data_inputs(node: Node) -> tuple[str, ...]:
     return tuple(node.inputs[p] for p in entry.data if p < len(node.inputs) and node.inputs[p])
 
 
+def data_outputs(node: Node, graph: Graph) -> tuple[str, ...]:
+    """The outputs from which relevance can come: floats, and integers that stand for real numbers."""
+    entry = find(node)
+    if entry is not None and entry.codes:
+        return tuple(node.outputs[p] for p in entry.codes if p < len(node.outputs))
+    return tuple(o for o in node.outputs if o and (graph.is_float(o) or not graph.dtype(o)))
+
+
 class Paths:
     """Float paths from explained inputs to the target tensors."""
 
@@ -29,7 +37,7 @@ class Paths:
             if entry is not None and entry.kind == "stop":
                 continue
             if any(i in self.forward for i in data_inputs(node)):
-                self.forward.update(o for o in node.outputs if o and (graph.is_float(o) or not graph.dtype(o)))
+                self.forward.update(data_outputs(node, graph))
         #: Those of them that the target depends on.
         self.between: set[str] = set(targets) & self.forward
         for node in reversed(graph.nodes):

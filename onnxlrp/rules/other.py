@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
-from onnxlrp.operators.behaviour import Elementwise, Linear, Product, Scaling, Selection
+from onnxlrp.operators.behaviour import Coded, Elementwise, Linear, Product, Scaling, Selection
 from onnxlrp.rules.recipe import Contributions, Parameters, book_difference
 
 Given = Mapping[str, Relevance]
@@ -43,6 +43,21 @@ def scale(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributio
 def scale_derivative(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributions:
     """y = c x: m_x = c m_y."""
     return scale(ctx, op, Relevance(r.as_multiplier(ctx.b, ctx.facts, op.y), op.y), p)
+
+
+def recode(ctx: Context, op: Coded, r: Relevance, p: Parameters) -> Contributions:
+    """R_x = R_y: the numbers are the same but for rounding."""
+    return [(op.x, Relevance(r.value, op.real) if r.is_multiplier_of(op.y) else r)]
+
+
+def recode_derivative(ctx: Context, op: Coded, r: Relevance, p: Parameters) -> Contributions:
+    """m_x = m_y: straight through, as if nothing were rounded; 0 where the code cuts off as a Relu does."""
+    b = ctx.b
+    if op.inside is None:
+        return [(op.x, Relevance(r.as_multiplier(b, ctx.facts, op.y), op.real))]
+    back = Relevance(op.inside(b, r.as_multiplier(b, ctx.facts, op.real)), op.x)
+    book_difference(ctx, "other", [r], [back])
+    return [(op.x, back)]
 
 
 def pass_elementwise(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:

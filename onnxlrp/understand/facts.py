@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxlrp.graph.view import Graph, Node
 from onnxlrp.read import external
+from onnxlrp.understand.codes import bounds, code_of
 
 Array = np.ndarray[Any, Any]
 
@@ -363,7 +364,22 @@ def _resize(facts: Facts, node: Node) -> Range:
     return _same(facts, node) if plain and not cropped else UNBOUNDED
 
 
+def _decoded(facts: Facts, node: Node) -> Range:
+    """Numbers that went through integers: those of before, rounded; none is below the smallest one of the code."""
+    maker, code = facts.graph.producer.get(node.inputs[0]), code_of(facts.graph, node.inputs[0])
+    limits = bounds(facts.graph, code, maker) if code is not None else None
+    if code is None or limits is None:
+        return UNBOUNDED
+    scale, zero = facts.scalar(code.scale), facts.scalar(code.zero) if code.zero else 0.0
+    before = facts.range(maker.inputs[0]) if maker is not None and maker.op == "QuantizeLinear" else UNBOUNDED
+    if before.bounded and scale and zero is not None:
+        ends = np.clip(np.round(np.array([before.low, before.high]) / scale), limits[0] - zero, limits[1] - zero)
+        return Range(*(scale * ends).tolist())
+    return Range(0.0, np.inf) if zero == limits[0] or before.low >= 0 else UNBOUNDED
+
+
 _RANGES: Mapping[str, RangeOf] = {
+    "DequantizeLinear": _decoded,
     "Relu": _relu,
     "Clip": _clip,
     "Sigmoid": _fixed(0.0, 1.0),

@@ -6,7 +6,7 @@ and only where a rule needs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -15,7 +15,7 @@ from onnxlrp.emit.builder import Builder, Emitted
 from onnxlrp.graph.surgeon import constant_proto, node_proto
 from onnxlrp.graph.view import Graph, Node
 from onnxlrp.operators.behaviour import Refusal
-from onnxlrp.operators.lowering import lowering
+from onnxlrp.operators.lowering import lower
 from onnxlrp.operators.registry import Situation
 from onnxlrp.read import external, shapes, skeleton
 from onnxlrp.understand.facts import Facts
@@ -59,8 +59,7 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
 
 
 def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProto] | None:
-    lower = lowering(node)
-    if lower is None or all(reading.facts.is_constant(o) for o in node.outputs if o):
+    if all(reading.facts.is_constant(o) for o in node.outputs if o):
         return None
     active = frozenset(i for i in node.inputs if i and not reading.facts.is_constant(i))
     mark = len(b.nodes)
@@ -71,9 +70,22 @@ def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProt
             return None
         made = [proto_of(emitted) for emitted in b.nodes[mark:]]
         for number, (tensor, output) in enumerate(zip(found, node.outputs, strict=False)):
-            if tensor and output:
+            if tensor and output and not _made_as(made, tensor, output):
                 made.append(node_proto("Identity", b.unique(f"is/{number}"), [tensor], [output], {}))
     return made
+
+
+def _made_as(made: Sequence[onnx.NodeProto], tensor: str, output: str) -> bool:
+    """Lets the node that makes `tensor` be read as the maker of the model's own `output`, where that is possible.
+
+    Rules then read the model's tensor instead of computing it again, and no Identity parts a layer from what follows.
+    """
+    if not any(tensor in proto.output for proto in made) or any(a.HasField("g") for p in made for a in p.attribute):
+        return False
+    for proto in made:
+        for names in (proto.input, proto.output):
+            names[:] = [output if name == tensor else name for name in names]
+    return True
 
 
 def proto_of(node: Emitted) -> onnx.NodeProto:
