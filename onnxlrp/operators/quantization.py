@@ -21,6 +21,7 @@ from onnxlrp.understand.codes import Code, bounds, code_of, per_tensor
 from onnxlrp.understand.facts import Facts
 
 _STRAIGHT = "straight through: passes unchanged; rounding and saturation are passed over"
+_REAL_LAYER = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _CODERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "CastLike")
 
 
@@ -155,46 +156,47 @@ def moved_integers(at: Situation, b: Builder) -> Sequence[str] | None:
 @lowers_whatever
 def scaled_sums(at: Situation, b: Builder) -> Sequence[str] | None:
     """Cast(ConvInteger(x, w)) * (scale of x * scale of w), as dynamic quantisation writes it: a layer with weights."""
-    for sums, scales in (
-        (at.node.inputs[:2], at.node.inputs[1::-1]) if at.node.op == "Mul" and not at.node.domain else ()
-    ):
-        cast, product = at.graph.producer.get(sums), at.graph.producer.get(scales)
-        maker = at.graph.producer.get(cast.inputs[0]) if cast is not None and cast.op == "Cast" else None
-        if maker is None or maker.domain or maker.op not in ("ConvInteger", "MatMulInteger"):
+    node = at.node
+    if node.op != "Mul" or node.domain:
+        return None
+    for sums, scales in (node.inputs, node.inputs[::-1]):
+        maker, product = _accumulator(at, sums), at.graph.producer.get(scales)
+        if maker is None or product is None or product.op != "Mul":
             continue
-        if product is None or product.op != "Mul" or cast is None or cast.attribute("to") != TensorProto.FLOAT:
-            continue
-        code = code_of(at.graph, maker.inputs[0])
+        x, w = maker.inputs[:2]
+        code = code_of(at.graph, x)
         if code is None or code.scale not in product.inputs or not _same(at.facts, code.zero, maker.input(2)):
             continue
-        (scale,) = [s for s in product.inputs if s != code.scale] or [""]
-        rank = at.graph.rank(maker.inputs[1])
-        several = at.graph.static_shape(scale) not in ((), (1,))
-        if not at.facts.is_constant(maker.inputs[1]) or not at.facts.is_constant(scale) or rank is None:
-            continue
-        if several and maker.op == "ConvInteger":
-            continue
-        weight = dequantised(b, maker.inputs[1], Code(scale, maker.input(3), rank - 1))
-        op = "Conv" if maker.op == "ConvInteger" else "MatMul"
-        return (b.op(op, dequantised(b, maker.inputs[0], code), weight, **maker.attributes),)
+        scale = next((s for s in product.inputs if s != code.scale), "")
+        rank = at.graph.rank(w)
+        one_scale = at.graph.static_shape(scale) in ((), (1,))
+        known = at.facts.is_constant(w) and at.facts.is_constant(scale) and rank is not None
+        if known and rank is not None and (one_scale or maker.op == "MatMulInteger"):
+            weight = dequantised(b, w, Code(scale, maker.input(3), rank - 1))
+            return (b.op(_REAL_LAYER[maker.op], dequantised(b, x, code), weight, **maker.attributes),)
     return None
+
+
+def _accumulator(at: Situation, floats: str) -> Node | None:
+    """The ConvInteger or MatMulInteger whose sums a Cast turned into these floats."""
+    cast = at.graph.producer.get(floats)
+    if cast is None or cast.op != "Cast" or cast.domain or cast.attribute("to") not in FLOAT_TYPES:
+        return None
+    maker = at.graph.producer.get(cast.inputs[0])
+    return maker if maker is not None and not maker.domain and maker.op in _REAL_LAYER else None
 
 
 @lowers_whatever
 def accumulated_integers(at: Situation, b: Builder) -> Sequence[str] | None:
     """The Cast behind a ConvInteger or MatMulInteger, as a Conv or MatMul of real numbers counted in steps."""
-    node = at.node
-    maker = at.graph.producer.get(node.inputs[0]) if node.op == "Cast" and not node.domain else None
-    if maker is None or maker.domain or maker.op not in ("ConvInteger", "MatMulInteger"):
+    maker = _accumulator(at, at.y)
+    if maker is None:
         return None
-    if node.attribute("to") not in FLOAT_TYPES:
+    operands = [o for o in (_steps(at, b, maker, position) for position in (0, 1)) if o]
+    if len(operands) < 2:
         return None
-    operands = [_steps(at, b, maker, position) for position in (0, 1)]
-    if None in operands:
-        return None
-    op = "Conv" if maker.op == "ConvInteger" else "MatMul"
-    sums = b.op(op, *(o for o in operands if o), **maker.attributes)
-    kind = int(node.attribute("to"))
+    sums = b.op(_REAL_LAYER[maker.op], *operands, **maker.attributes)
+    kind = int(at.node.attribute("to"))
     return (sums if b.dtype(sums) == kind else b.op("Cast", sums, to=kind),)
 
 

@@ -1,8 +1,8 @@
 """A small network as onnxruntime's quantiser writes it, and the same in plain numpy with the rounding held constant.
 
 The numpy network computes on the real numbers that the integers stand for. Wherever the quantised model rounds, the
-error that it made on the given data is added as a constant. The value on that data is the model's own, and the derivative
-is that of the model straight through.
+error that it made on the given data is added as a constant. The value on that data is the model's own, and the
+derivative is that of the model straight through.
 """
 
 from __future__ import annotations
