@@ -204,17 +204,23 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """y = f(x). `gradient` multiplies a tensor by f'(x)."""
+    """y = f(x). `gradient` multiplies a tensor by f'(x).
+
+    Attributes:
+        controls: other inputs that carry relevance but only shape the function, by name: what multiplies a tensor by
+            df/dcontrol, in the shape of that input. Relevance goes to x alone; the derivative reaches them as well.
+    """
 
     x: str
     y: str
     gradient: Callable[[Builder, str], str]
     kind: str = "activation"
     note: str = ""
+    controls: Mapping[str, Callable[[Builder, str], str]] = field(default_factory=dict)
 
     @property
     def data(self) -> tuple[str, ...]:
-        return (self.x,)
+        return tuple(dict.fromkeys((self.x, *self.controls)))
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -75,6 +75,8 @@ def obstacle(rule: str, behaviour: Behaviour) -> str | None:
 
 def receivers(rule: str, behaviour: Behaviour) -> tuple[str, ...]:
     """The inputs that a rule sends relevance to."""
+    if isinstance(behaviour, Elementwise) and rule != "gradient":
+        return (behaviour.x,)
     one_sided = isinstance(behaviour, Product) and (rule == "signal" or (rule == "half" and behaviour.quotient))
     if one_sided and isinstance(behaviour, Product) and behaviour.signal is not None:
         return (behaviour.signal,)

@@ -73,21 +73,22 @@ def pass_linear(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contri
     return [(t.x, r) for t in op.terms]
 
 
-def _sloped(ctx: Context, op: Elementwise, r: Relevance, m: str) -> Contributions:
-    b = ctx.b
-    back = Relevance(op.gradient(b, m), op.x)
-    book_difference(ctx, "other", [r], [back])
-    return [(op.x, back)]
-
-
 def elementwise_derivative(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
-    """m_x = f'(x) m_y."""
-    return _sloped(ctx, op, r, r.as_multiplier(ctx.b, ctx.facts, op.y))
+    """m_x = f'(x) m_y, and likewise for inputs that only shape the function."""
+    b = ctx.b
+    m = r.as_multiplier(b, ctx.facts, op.y)
+    found = [(op.x, Relevance(op.gradient(b, m), op.x))]
+    found += [(c, Relevance(partial(b, m), c)) for c, partial in op.controls.items()]
+    book_difference(ctx, "other", [r], [part for _, part in found])
+    return found
 
 
 def guided(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
     """m_x = f'(x) max(m_y, 0)."""
-    return _sloped(ctx, op, r, ctx.b.positive(r.as_multiplier(ctx.b, ctx.facts, op.y)))
+    b = ctx.b
+    back = Relevance(op.gradient(b, b.positive(r.as_multiplier(b, ctx.facts, op.y))), op.x)
+    book_difference(ctx, "other", [r], [back])
+    return [(op.x, back)]
 
 
 def deconvnet(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
