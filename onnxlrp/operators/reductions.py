@@ -136,7 +136,9 @@ def cum_prod(at: Situation, b: Builder) -> Sequence[str]:
     shape = b.op("Shape", x)
     one, zero, end = (b.integers([i]) for i in (1, 0, 2**62))
     # Whatever is before and behind the axis is one axis each, so that the axis itself may be computed at run time.
-    axis = b.op("Mod", b.op("Reshape", b.op("Cast", node.inputs[1], to=int(TensorProto.INT64)), one), b.op("Shape", shape))
+    axis = b.op(
+        "Mod", b.op("Reshape", b.op("Cast", node.inputs[1], to=int(TensorProto.INT64)), one), b.op("Shape", shape)
+    )
     behind = b.add(axis, one)
     size = b.op("Slice", shape, axis, behind)
     before, after = (
