@@ -16,6 +16,7 @@ import onnxruntime
 from onnx import ModelProto
 
 import onnxlrp
+from tests.support.case import Case
 from tests.support.evaluate import reference, relative_l2, run_onnxruntime, to_float64
 from tests.support.explained import explain_seeded
 from tests.support.gradients import central_gradient, distinct
@@ -131,3 +132,13 @@ def expect_derivative(example: Example, *, dynamic: bool = False, tolerance: flo
     f = in_reference(example, model)
     gradient = central_gradient(lambda at: float((explained.seed * f(at["a"])).sum()), {"a": a}, "a")
     assert relative_l2(explained.relevance["a"], a * gradient) < tolerance
+
+
+def expect_derivatives(case: Case, *, dynamic: bool = False, tolerance: float = 1e-7) -> None:
+    """R = x * dy/dx seed under gradient-x-input for every input of a case, against finite differences in float64."""
+    model, feeds = case.model(dynamic=dynamic), case.feeds()
+    explained = explain_seeded(model, GRADIENT, feeds)
+    run, y = reference(to_float64(model)), model.graph.output[0].name
+    for name, x in feeds.items():
+        gradient = central_gradient(lambda at: float((explained.seed * run(at)[y]).sum()), feeds, name)
+        assert relative_l2(explained.relevance[name], x * gradient) < tolerance, name

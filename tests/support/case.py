@@ -28,13 +28,14 @@ class Case:
     low: float | None = None
     frozen: tuple[int, ...] = ()
     """Axes that must stay static because the operator's constants fix them."""
+    opset: int = 21
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple("abc"[: len(self.shapes)])
 
     def model(self, *, dynamic: bool = False, dtype: type = np.float64) -> ModelProto:
-        net = Net(dtype)
+        net = Net(dtype, self.opset)
         inputs = []
         for name, shape in zip(self.names, self.shapes, strict=True):
             free = [dynamic and size > 1 and axis not in self.frozen for axis, size in enumerate(shape)]
