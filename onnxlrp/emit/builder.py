@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxlrp.graph.view import Dim, Graph, Shape, captured_names
+from onnxlrp.graph.view import Dim, Graph, Shape, attribute_value, captured_names
 
 Array = np.ndarray[Any, Any]
 
@@ -232,6 +232,13 @@ class Builder:
         """Makes `tensor` known by a name that was given out before."""
         self.nodes.append(Emitted("Identity", name, (tensor,), (name,), {}, self._scope))
         self._dtypes[name] = self.own_dtype(tensor)
+
+    def copy(self, node: onnx.NodeProto) -> None:
+        """Appends a node of the default domain as it is, under its own name."""
+        attributes = {a.name: attribute_value(a) for a in node.attribute}
+        self.nodes.append(
+            Emitted(node.op_type, node.name, tuple(node.input), tuple(node.output), attributes, self._scope)
+        )
 
     def hoist(self, tensors: Sequence[onnx.TensorProto]) -> None:
         """Initializers of subgraphs, to stand beside those of the main graph."""

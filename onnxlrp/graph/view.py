@@ -42,6 +42,13 @@ class Node:
     attributes: Mapping[str, Any] = field(repr=False)
     origin: Node | None = field(default=None, repr=False)
     """The node of the model that this one was made from, where a composite operator was taken apart."""
+    within: str = ""
+    """What the names of all nodes of this subgraph begin with."""
+
+    @property
+    def title(self) -> str:
+        """Its name without what tells it apart from others in the emitted model: as people know it."""
+        return self.name.removeprefix(self.within).removeprefix("lrp/of/")
 
     def input(self, position: int) -> str:
         """Name of the input at `position`, or "" where it is left out."""
@@ -56,7 +63,7 @@ class Node:
         if self.origin is not None:
             return self.origin.label
         domain = f"{self.domain}." if self.domain else ""
-        return f"{self.name} ({domain}{self.op})"
+        return f"{self.title} ({domain}{self.op})"
 
     @property
     def ancestors(self) -> tuple[Node, ...]:
@@ -64,7 +71,8 @@ class Node:
         return () if self.origin is None else (self.origin, *self.origin.ancestors)
 
 
-def _attribute_value(attribute: onnx.AttributeProto) -> Any:
+def attribute_value(attribute: onnx.AttributeProto) -> Any:
+    """An attribute as a Python value."""
     value = helper.get_attribute_value(attribute)
     if attribute.type == onnx.AttributeProto.STRING:
         return value.decode("utf-8", "replace")
@@ -75,7 +83,7 @@ def _attribute_value(attribute: onnx.AttributeProto) -> Any:
     return value
 
 
-def _read_node(index: int, proto: onnx.NodeProto, origin: Node | None) -> Node:
+def _read_node(index: int, proto: onnx.NodeProto, origin: Node | None, within: str) -> Node:
     return Node(
         index,
         proto.name or f"{proto.op_type}_{index}",
@@ -83,8 +91,9 @@ def _read_node(index: int, proto: onnx.NodeProto, origin: Node | None) -> Node:
         "" if proto.domain == "ai.onnx" else proto.domain,
         tuple(proto.input),
         tuple(proto.output),
-        {a.name: _attribute_value(a) for a in proto.attribute if not a.ref_attr_name},
+        {a.name: attribute_value(a) for a in proto.attribute if not a.ref_attr_name},
         origin,
+        within,
     )
 
 
@@ -112,6 +121,7 @@ class Graph:
         nodes: the nodes to read in place of the model's own.
         constants: initializers in addition to the model's own.
         origins: for nodes that were made from others, by name.
+        within: what the names of all nodes begin with, in a subgraph.
     """
 
     def __init__(
@@ -121,8 +131,10 @@ class Graph:
         nodes: Sequence[onnx.NodeProto] | None = None,
         constants: Sequence[onnx.TensorProto] = (),
         origins: Mapping[str, Node] | None = None,
+        within: str = "",
     ) -> None:
         self.proto = model
+        self.within = within
         graph = model.graph
         self.node_protos: Sequence[onnx.NodeProto] = graph.node if nodes is None else nodes
         self.initializers: Mapping[str, onnx.TensorProto] = {t.name: t for t in (*graph.initializer, *constants)}
@@ -130,7 +142,7 @@ class Graph:
         self.types: Mapping[str, onnx.TypeProto] = inferred or {}
         known = origins or {}
         self.nodes: tuple[Node, ...] = tuple(
-            _read_node(i, proto, known.get(proto.name)) for i, proto in enumerate(self.node_protos)
+            _read_node(i, proto, known.get(proto.name), within) for i, proto in enumerate(self.node_protos)
         )
         self.producer: dict[str, Node] = {o: n for n in self.nodes for o in n.outputs if o}
         self.inputs: tuple[str, ...] = tuple(

@@ -8,9 +8,9 @@ from onnxlrp.operators.behaviour import Stop
 from onnxlrp.operators.registry import Describe, Situation, register
 
 _REASONS = {
-    "a shape or size, not a value": "Shape Size",
+    "a shape or size, not a value": "Shape Size SequenceLength",
     "an index of the largest or smallest value": "ArgMax ArgMin",
-    "a yes-or-no answer": "Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsInf IsNaN",
+    "a yes-or-no answer": "Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsInf IsNaN OptionalHasElement",
     "indices of elements": "NonZero NonMaxSuppression",
     "a step function: its derivative is zero almost everywhere": "Sign Ceil Floor Round",
     "integer logic": "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",

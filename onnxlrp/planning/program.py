@@ -202,7 +202,7 @@ class Planner:
         facts = StepFacts(
             operators=(head.op, *(n.op for n in nodes if n is not head)),
             kind=behaviour.kind,
-            names=tuple(m.name for n in (head, *(n for n in nodes if n is not head)) for m in (n, *n.ancestors)),
+            names=tuple(m.title for n in (head, *(n for n in nodes if n is not head)) for m in (n, *n.ancestors)),
             origins=tuple(n.op for n in head.ancestors),
             region=region.name if region else None,
             first=self._is_first(head),

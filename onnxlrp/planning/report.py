@@ -49,7 +49,7 @@ def _row(step: Step, graph: Graph, runs: Counter[str]) -> PlanStep:
     counted = [multiply_adds(n, graph) for n in step.nodes]
     macs = None if any(c is None for c in counted) else sum(c for c in counted if c is not None)
     return PlanStep(
-        nodes=tuple(n.name for n in step.nodes),
+        nodes=tuple(n.title for n in step.nodes),
         operator=step.operator or step.nodes[0].op,
         kind=step.behaviour.kind,
         rule=step.rule,

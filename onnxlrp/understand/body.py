@@ -63,13 +63,15 @@ def read_body(
             what both agree on is known of it.
         bounds: of each formal input, as far as they are known from outside; of carried state at the start.
     """
-    graph = renamed_body(node.attribute(attribute), b.unique(f"{node.name}/{attribute}"))
+    with b.scope(node.name):
+        within = b.unique(attribute)
+    graph = renamed_body(node.attribute(attribute), within)
     captured = tuple(sorted(captured_names(graph)))
     infos = [_declared(value, info) for value, info in zip(graph.input, formal, strict=True)]
     growing: set[str] = set()
     while True:
         model = _model(outer, graph, captured, infos)
-        own = Graph(model, shapes.infer(model))
+        own = Graph(model, shapes.infer(model), within=f"{within}/")
         agreed = list(infos)
         for i, o in carried:
             following = own.info(graph.output[o].name)

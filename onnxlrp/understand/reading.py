@@ -40,15 +40,14 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
     Args:
         b: the builder of the relevance pass, nothing emitted yet; it reads the new graph afterwards.
     """
-    reading, whole = Reading(graph, facts), set[str]()
+    reading = Reading(graph, facts)
     for _ in range(_MOST_ROUNDS):
         replaced: dict[int, list[onnx.NodeProto]] = {}
         origins: dict[str, Node] = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None}
         for node in reading.graph.nodes:
-            made = None if whole.intersection(node.outputs) else _taken_apart(node, reading, b)
-            if made is None:
-                whole.update(node.outputs)
-            else:
+            # One that stays whole is tried again: what it reads may be taken apart by then.
+            made = _taken_apart(node, reading, b)
+            if made is not None:
                 replaced[node.index] = made
                 origins.update({proto.name: node for proto in made})
         if not replaced:
@@ -114,5 +113,5 @@ def _replace(
                 light.graph.value_info.add(name=output).type.CopyFrom(reading.graph.types[output])
     found = shapes.infer(light, lambda tensor: external.with_values(tensor, reading.facts.data_folders))
     inferred = {**found, **reading.graph.types}
-    graph = Graph(original.proto, inferred, nodes, constants, origins)
+    graph = Graph(original.proto, inferred, nodes, constants, origins, original.within)
     return Reading(graph, reading.facts.of(graph))
