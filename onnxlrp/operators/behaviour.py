@@ -234,6 +234,9 @@ class Product:
     Attributes:
         signal: the factor that is the signal where the other one is recognised as a gate; None if neither is.
         partial: (builder, g of y's shape, factor) -> g * dy/dfactor in the shape of that factor.
+        quotient: the factor that is not the signal never receives anything: a divisor, sampling points.
+        other: what messages call the factor that is not the signal.
+        free: the factor that does not depend on the explained input, if there is one: its share is absorbed.
     """
 
     a: str
@@ -242,12 +245,14 @@ class Product:
     partial: Callable[[Builder, str, str], str]
     signal: str | None
     quotient: bool = False
+    other: str = "gate"
+    free: str | None = None
     kind: str = "product"
     note: str = ""
 
     @property
     def data(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.a, self.b)))
+        return tuple(dict.fromkeys(x for x in (self.a, self.b) if x != self.free))
 
     @property
     def outputs(self) -> tuple[str, ...]:

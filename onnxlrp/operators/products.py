@@ -64,7 +64,7 @@ def div(at: Situation) -> Product | Scaling | Elementwise:
 
     if not at.is_active(0):
         return Elementwise(d, y, lambda b, g: partial(b, g, d), note="a function of its divisor")
-    return Product(a, d, y, partial, a, quotient=True, note="the divisor only scales")
+    return Product(a, d, y, partial, a, quotient=True, other="divisor", note="the divisor only scales")
 
 
 @register("Neg", "movement", "exact: the sign is the relevance's own", "-1")

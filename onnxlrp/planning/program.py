@@ -281,8 +281,7 @@ class Planner:
     def _stopped(self, rule: str, behaviour: Behaviour) -> tuple[str, ...]:
         lost = [x for x in behaviour.data if x not in receivers(rule, behaviour) and x in self.paths.forward]
         if isinstance(behaviour, Product):
-            what = "the divisor receives nothing" if behaviour.quotient else "the gate receives nothing"
-            return tuple(f"{x}: {what}" for x in lost)
+            return tuple(f"{x}: the {behaviour.other} receives nothing" for x in lost)
         return tuple(f"{x} receives nothing" for x in lost)
 
 

@@ -79,7 +79,7 @@ def receivers(rule: str, behaviour: Behaviour) -> tuple[str, ...]:
         return (behaviour.x,)
     one_sided = isinstance(behaviour, Product) and (rule == "signal" or (rule == "half" and behaviour.quotient))
     if one_sided and isinstance(behaviour, Product) and behaviour.signal is not None:
-        return (behaviour.signal,)
+        return tuple(x for x in behaviour.data if x == behaviour.signal)
     return behaviour.data
 
 
