@@ -33,6 +33,13 @@ _LARGEST = {
     int(TensorProto.FLOAT): float(np.finfo(np.float32).max),
     int(TensorProto.DOUBLE): float(np.finfo(np.float64).max),
 }
+#: Where quotients of relevance end, by type: what is larger comes of a divisor that is zero but for rounding.
+_BOUND = {
+    int(TensorProto.FLOAT16): 2.0**14,
+    int(TensorProto.BFLOAT16): 2.0**100,
+    int(TensorProto.FLOAT): 2.0**100,
+    int(TensorProto.DOUBLE): 2.0**900,
+}
 #: What reads a narrow tensor as it is: the first two look at no value, the third is the one that widens it.
 _TAKES_NARROW = frozenset({"Shape", "Size", "Cast"})
 
@@ -379,6 +386,17 @@ class Builder:
 
     def div(self, a: str, b: str) -> str:
         return self.op("Div", a, b)
+
+    def bounded(self, a: str) -> str:
+        """`a` kept far enough from infinity to be multiplied and summed further."""
+        most = _BOUND[self.dtype(a)]
+        return self.op("Clip", a, self.scalar(-most, a), self.scalar(most, a))
+
+    def quotient(self, a: str, d: str) -> str:
+        """a / d, bounded; zero where d is zero."""
+        zero = self.op("Equal", d, self.scalar(0.0, d))
+        found = self.bounded(self.div(a, self.where(zero, self.scalar(1.0, d), d)))
+        return self.where(zero, self.scalar(0.0, found), found)
 
     def scale(self, a: str, factor: float) -> str:
         return a if factor == 1 else self.mul(a, self.scalar(factor, a))

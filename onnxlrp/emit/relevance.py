@@ -34,9 +34,7 @@ class Relevance:
             return self.value
         if self.base is not None and facts.stands_in(self.base, tensor):
             return b.mask(b.is_positive(self.base), self.value)
-        zero = b.op("Equal", tensor, b.scalar(0.0, tensor))
-        safe = b.where(zero, b.scalar(1.0, tensor), tensor)
-        return b.where(zero, b.scalar(0.0, self.value), b.div(self.as_map(b), safe))
+        return b.quotient(self.as_map(b), tensor)
 
 
 def total(b: Builder, contributions: Sequence[Relevance]) -> Relevance:

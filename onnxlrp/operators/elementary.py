@@ -31,7 +31,7 @@ elementwise(
 elementwise("Exp", "y", lambda b, x, y, at: y)
 elementwise("Log", "1/x", lambda b, x, y, at: inverse(b, x))
 elementwise("Sqrt", "1/(2 y), and 0 at 0", lambda b, x, y, at: b.scale(inverse(b, y), 0.5))
-elementwise("Reciprocal", "-y^2", lambda b, x, y, at: b.op("Neg", b.square(y)))
+elementwise("Reciprocal", "-y^2", lambda b, x, y, at: b.op("Neg", b.bounded(b.square(y))))
 elementwise("Abs", "sign(x)", lambda b, x, y, at: b.op("Sign", x))
 elementwise("Sin", "cos(x)", lambda b, x, y, at: b.op("Cos", x))
 elementwise("Cos", "-sin(x)", lambda b, x, y, at: b.op("Neg", b.op("Sin", x)))
@@ -82,7 +82,7 @@ def pow_(at: Situation) -> Elementwise:
         zero = b.op("Equal", x, b.scalar(0.0, x))
         infinite = b.op("And", zero, b.op("Less", less, b.scalar(0.0, x)))
         slope = b.mul(power, b.op("Pow", b.where(infinite, one, x), less))
-        return b.sum_to(b.mul(g, b.where(infinite, b.scalar(0.0, x), slope)), y, x)
+        return b.sum_to(b.mul(g, b.where(infinite, b.scalar(0.0, x), b.bounded(slope))), y, x)
 
     def by_exponent(b: Builder, g: str) -> str:
         above = b.is_positive(x)

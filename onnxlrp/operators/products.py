@@ -59,8 +59,8 @@ def div(at: Situation) -> Product | Scaling | Elementwise:
         return Scaling(a, y, lambda b, m: b.div(m, d))
 
     def partial(b: Builder, g: str, factor: str) -> str:
-        whole = b.div(g, d)
-        return b.sum_to(whole if factor == a else b.op("Neg", b.mul(whole, y)), y, factor)
+        whole = b.bounded(b.div(g, d))
+        return b.sum_to(whole if factor == a else b.op("Neg", b.bounded(b.mul(whole, y))), y, factor)
 
     if not at.is_active(0):
         return Elementwise(d, y, lambda b, g: partial(b, g, d), note="a function of its divisor")

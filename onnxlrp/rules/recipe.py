@@ -78,9 +78,7 @@ def stabilised(ctx: Context, op: Linear, d: str, p: Parameters, sign: int = 0) -
     size = b.scalar(epsilon, d)
     if form == "norm":
         rank = b.graph.rank(op.y) or 0
-        # One number per sample is its own root mean square.
-        mean = b.op("ReduceMean", b.square(d), b.integers(range(1, rank)), keepdims=1) if rank > 1 else b.square(d)
-        size = b.mul(size, b.op("Sqrt", mean))
+        size = b.mul(size, _root_mean_square(b, d, rank))
     less = b.op("Neg", size) if form == "norm" else b.scalar(-epsilon, d)
     if form == "clip":
         if sign:
@@ -93,13 +91,23 @@ def stabilised(ctx: Context, op: Linear, d: str, p: Parameters, sign: int = 0) -
     return b.where(b.op("GreaterOrEqual", d, b.scalar(0.0, d)), high, low)
 
 
+def _root_mean_square(b: Builder, d: str, rank: int) -> str:
+    """One number per sample, which is its own root mean square where it is one number."""
+    if rank < 2:
+        return b.op("Abs", d)
+    axes = b.integers(range(1, rank))
+    # Squares of large numbers have no place in a float; those of parts of the largest do.
+    largest = b.op("ReduceMax", b.op("Abs", d), axes, keepdims=1)
+    mean = b.op("ReduceMean", b.square(b.quotient(d, largest)), axes, keepdims=1)
+    return b.mul(largest, b.op("Sqrt", mean))
+
+
 def divide(ctx: Context, op: Linear, r: Relevance, d: str, p: Parameters, sign: int = 0) -> str:
     """s = R / st(d); books what the stabiliser keeps."""
     b = ctx.b
     stable = stabilised(ctx, op, d, p, sign)
     if stable == d and not sign:
-        zero = b.op("Equal", d, b.scalar(0.0, d))
-        s = b.where(zero, b.scalar(0.0, d), b.div(r.as_map(b), b.where(zero, b.scalar(1.0, d), d)))
+        s = b.quotient(r.as_map(b), d)
         ctx.book("stabiliser", lambda: b.sub(r.as_map(b), b.mul(s, d)))
         return s
     s = b.div(r.as_map(b), stable)

@@ -217,3 +217,11 @@ def test_arithmetic_reads_as_it_computes() -> None:
     }
     for tensor, expected in cases.items():
         np.testing.assert_allclose(evaluate(b, tensor, {"x": x}), expected, rtol=1e-6)
+
+
+def test_a_quotient_is_zero_where_its_divisor_is_and_never_infinite() -> None:
+    b = builder("g (float[4] x, float[4] d) => (float[4] y) { y = Add(x, d) }")
+    x, d = np.array([6, 5, 0, 1e30], np.float32), np.array([3, 0, 0, -1e-40], np.float32)
+    with np.errstate(over="ignore"):
+        found = evaluate(b, b.quotient("x", "d"), {"x": x, "d": d})
+    np.testing.assert_array_equal(found, np.array([2, 0, 0, -(2.0**100)], np.float32))
