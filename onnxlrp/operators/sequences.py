@@ -13,7 +13,7 @@ from onnx import AttributeProto, GraphProto
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.renaming import rename, renamed_body
-from onnxlrp.graph.view import Node
+from onnxlrp.graph.view import Node, Shape
 from onnxlrp.operators.behaviour import Refusal
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation, register
@@ -30,10 +30,10 @@ class _Listed:
 
 @dataclass(frozen=True)
 class _Stacked:
-    """Elements of one shape along axis 0 of a tensor, of this rank if it is known."""
+    """Elements of one shape along axis 0 of a tensor; their shape, if that is known."""
 
     tensor: str
-    rank: int | None = None
+    shape: Shape | None = None
 
 
 _Elements = _Listed | _Stacked
@@ -95,9 +95,10 @@ def _split(at: Situation, b: Builder, node: Node) -> _Elements | Refusal:
     if not sizes:
         front = b.op("Transpose", x, perm=[axis, *(a for a in range(len(shape)) if a != axis)]) if axis else x
         keep = node.attribute("keepdims", 1)
+        rest = tuple(d for a, d in enumerate(shape) if a != axis)
         if not keep:
-            return _Stacked(front, len(shape))
-        return _Stacked(b.op("Unsqueeze", front, b.integers([axis + 1])), len(shape) + 1)
+            return _Stacked(front, rest)
+        return _Stacked(b.op("Unsqueeze", front, b.integers([axis + 1])), (*rest[:axis], 1, *rest[axis:]))
     given, known = at.facts.integers(sizes), at.facts.value(sizes)
     if given is None or known is None or (known.ndim == 0 and not isinstance(length, int)):
         return Refusal(f"the sizes of {node.label} are computed at run time", _ADVICE)
@@ -192,8 +193,8 @@ def concat_from_sequence(at: Situation, b: Builder) -> Sequence[str] | Refusal:
         parts = [b.op("Unsqueeze", t, b.integers([axis])) for t in whole.tensors] if new else whole.tensors
         return (b.op("Concat", *parts, axis=axis),)
     rank = at.graph.rank(at.y)
-    if rank is None and whole.rank is not None:
-        rank = whole.rank - (not new)
+    if rank is None and whole.shape is not None:
+        rank = len(whole.shape) + new
     if rank is None:
         return Refusal("the rank of its output is not known", "run shape inference on the model first")
     axis = axis % rank
@@ -201,6 +202,10 @@ def concat_from_sequence(at: Situation, b: Builder) -> Sequence[str] | Refusal:
     moved = b.op("Transpose", whole.tensor, perm=order) if axis else whole.tensor
     if new:
         return (moved,)
+    behind = [d for d in (whole.shape or (None,) * rank)[axis + 1 :]]
+    if all(isinstance(d, int) for d in behind):
+        # 0 stands for the size that is there already.
+        return (b.op("Reshape", moved, b.integers([0] * axis + [-1] + [d for d in behind if isinstance(d, int)])),)
     sizes = [b.op("Shape", moved, start=0, end=axis)] if axis else []
     sizes += [b.integers([-1]), b.op("Shape", moved, start=axis + 2)]
     return (b.op("Reshape", moved, b.op("Concat", *sizes, axis=0)),)
