@@ -202,7 +202,7 @@ def concat_from_sequence(at: Situation, b: Builder) -> Sequence[str] | Refusal:
     moved = b.op("Transpose", whole.tensor, perm=order) if axis else whole.tensor
     if new:
         return (moved,)
-    behind = [d for d in (whole.shape or (None,) * rank)[axis + 1 :]]
+    behind = (whole.shape or (None,) * rank)[axis + 1 :]
     if all(isinstance(d, int) for d in behind):
         # 0 stands for the size that is there already.
         return (b.op("Reshape", moved, b.integers([0] * axis + [-1] + [d for d in behind if isinstance(d, int)])),)

@@ -11,6 +11,7 @@ from onnxlrp.operators.behaviour import Refusal
 from onnxlrp.planning.paths import Paths
 from onnxlrp.understand.body import Body, read_body
 from onnxlrp.understand.facts import Range
+from onnxlrp.understand.iterating import loop_formals
 from onnxlrp.understand.reading import Reading
 
 if TYPE_CHECKING:
@@ -92,9 +93,7 @@ def _loop(node: Node, at: Surroundings) -> Control | Refusal:
     states = len(node.inputs) - 2
     carried = tuple((2 + i, 2 + i, 1 + i, i) for i in range(states))
     stacked = tuple((1 + i, i) for i in range(states, len(node.outputs)))
-    known = at.reading.graph.info
-    counter, condition = TensorInfo(7, ()), TensorInfo(9, ())
-    formal = [counter, condition, *(known(name) for name in node.inputs[2:])]
+    formal = loop_formals(at.reading.graph, node)
     bounds = [Range(0.0), Range(0.0, 1.0), *(at.reading.facts.range(name) for name in node.inputs[2:])]
     return _iterated(node, at, formal, bounds, Control(node, (), (), (), carried, (), stacked))
 

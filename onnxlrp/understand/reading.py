@@ -6,7 +6,7 @@ and only where a rule needs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -19,6 +19,7 @@ from onnxlrp.operators.lowering import lower
 from onnxlrp.operators.registry import Situation
 from onnxlrp.read import external, shapes, skeleton
 from onnxlrp.understand.facts import Facts
+from onnxlrp.understand.iterating import loop_types
 
 #: Names of the nodes made for node X begin with <PREFIX>/of/X.
 SCOPE = "of"
@@ -40,7 +41,7 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
     Args:
         b: the builder of the relevance pass, nothing emitted yet; it reads the new graph afterwards.
     """
-    reading = Reading(graph, facts)
+    reading = _with_loop_types(graph, Reading(graph, facts), b)
     for _ in range(_MOST_ROUNDS):
         replaced: dict[int, list[onnx.NodeProto]] = {}
         origins: dict[str, Node] = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None}
@@ -52,7 +53,9 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
                 origins.update({proto.name: node for proto in made})
         if not replaced:
             return reading
-        reading = _replace(graph, reading, replaced, origins, b)
+        nodes = _with(reading, replaced)
+        reading = _read_again(graph, reading, nodes, origins, _kept_types(reading, replaced), b)
+        reading = _with_loop_types(graph, reading, b)
         b.graph = reading.graph
     raise RecursionError("operators are taken apart without end")
 
@@ -92,26 +95,54 @@ def proto_of(node: Emitted) -> onnx.NodeProto:
     return node_proto(node.op, node.name, node.inputs, node.outputs, node.attributes)
 
 
-def _replace(
-    original: Graph,
-    reading: Reading,
-    replaced: Mapping[int, list[onnx.NodeProto]],
-    origins: Mapping[str, Node],
-    b: Builder,
-) -> Reading:
+def _with(reading: Reading, replaced: Mapping[int, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:
     nodes: list[onnx.NodeProto] = []
     for index, proto in enumerate(reading.graph.node_protos):
         nodes.extend(replaced.get(index, [proto]))
+    return nodes
+
+
+def _kept_types(reading: Reading, replaced: Iterable[int]) -> Mapping[str, onnx.TypeProto]:
+    """What was known of the outputs of nodes that are replaced, which need not follow from their parts."""
+    outputs = (o for index in replaced for o in reading.graph.nodes[index].outputs)
+    return {o: reading.graph.types[o] for o in outputs if o in reading.graph.types}
+
+
+def _with_loop_types(original: Graph, reading: Reading, b: Builder) -> Reading:
+    """The same with types of the final states of Loops, and of what follows from these."""
+    known = loop_types(reading.graph, reading.facts)
+    if not known:
+        return reading
+    origins = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None}
+    found = _read_again(original, reading, reading.graph.node_protos, origins, known, b)
+    b.graph = found.graph
+    return found
+
+
+def _read_again(
+    original: Graph,
+    reading: Reading,
+    nodes: Sequence[onnx.NodeProto],
+    origins: Mapping[str, Node],
+    known: Mapping[str, onnx.TypeProto],
+    b: Builder,
+) -> Reading:
+    """The graph with these nodes in place of its own, and what shape inference finds from the `known` types on."""
     constants = [constant_proto(name, value) for name, value in b.constants.items()]
     light = skeleton.strip(original.proto).light
     del light.graph.node[:]
     light.graph.node.extend(nodes)
     light.graph.initializer.extend(constants)
-    for index in replaced:
-        for output in reading.graph.nodes[index].outputs:
-            if output in reading.graph.types:
-                light.graph.value_info.add(name=output).type.CopyFrom(reading.graph.types[output])
+    recorded = {value.name for value in (*light.graph.value_info, *light.graph.output)}
+    for name, kind in known.items():
+        if name not in recorded:
+            light.graph.value_info.add(name=name).type.CopyFrom(kind)
     found = shapes.infer(light, lambda tensor: external.with_values(tensor, reading.facts.data_folders))
-    inferred = {**found, **reading.graph.types}
+    inferred = {**found, **{n: k for n, k in reading.graph.types.items() if not _says_more(found.get(n), k)}, **known}
     graph = Graph(original.proto, inferred, nodes, constants, origins, original.within)
     return Reading(graph, reading.facts.of(graph))
+
+
+def _says_more(found: onnx.TypeProto | None, before: onnx.TypeProto) -> bool:
+    """Whether a rank is known now that was not known before."""
+    return shapes.dims(before) is None and shapes.dims(found) is not None
