@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Term, Weighted
+from onnxlrp.operators.elementwise import inverse
 from onnxlrp.operators.registry import Situation, register
 
 _FROZEN = "linear with its statistics held constant; the mean is part of the map"
@@ -38,12 +39,8 @@ def channel_shape(b: Builder, vector: str, rank: int, axis: int = 1) -> str:
     data=(0, 1, 2, 3, 4),
 )
 def batch_normalization(at: Situation) -> Linear | Refusal:
+    """With constant scale, shift, mean and variance; the others are taken apart."""
     node, x, y = at.node, at.node.inputs[0], at.y
-    if node.attribute("training_mode", 0):
-        return Refusal("it computes batch statistics (training_mode=1)", "export the model in evaluation mode")
-    refusal = at.require_constant(1, 2, 3, 4)
-    if refusal:
-        return refusal
     rank = at.graph.rank(x)
     if rank is None:
         return Refusal("the rank of its input is not known", "run shape inference on the model first")
@@ -68,11 +65,12 @@ def batch_normalization(at: Situation) -> Linear | Refusal:
 
 @dataclass(frozen=True)
 class Normalised:
-    """(x - mean) / sd over some axes of a view of x.
+    """(x - mean) / sd over some axes of a view of x; x / root mean square where it is not `centred`.
 
     Attributes:
         view, back: reshape to and from the form in which `axes` are the normalised ones.
         scale: in the shape of x, or None.
+        margin: added to sd.
     """
 
     x: str
@@ -81,17 +79,21 @@ class Normalised:
     axes: tuple[int, ...]
     epsilon: float
     scale: Callable[[Builder], str] | None
+    centred: bool = True
+    margin: float = 0.0
 
     def _mean(self, b: Builder, t: str) -> str:
         return b.op("ReduceMean", t, b.integers(self.axes), keepdims=1)
 
+    def _less_mean(self, b: Builder, t: str) -> str:
+        return b.sub(t, self._mean(b, t)) if self.centred else t
+
     def _inverse_sd(self, b: Builder) -> tuple[str, str]:
         """(1/sd, centred x), both in the view."""
-        seen = self.view(b, self.x)
-        centred = b.sub(seen, self._mean(b, seen))
+        centred = self._less_mean(b, self.view(b, self.x))
         variance = self._mean(b, b.square(centred))
-        root = b.op("Sqrt", b.add(variance, b.scalar(self.epsilon, variance)))
-        return b.op("Reciprocal", root), centred
+        sd = b.op("Sqrt", b.add(variance, b.scalar(self.epsilon, variance)) if self.epsilon else variance)
+        return b.op("Reciprocal", b.add(sd, b.scalar(self.margin, sd)) if self.margin else sd), centred
 
     def _scaled(self, b: Builder, t: str) -> str:
         return b.mul(t, self.scale(b)) if self.scale else t
@@ -99,21 +101,21 @@ class Normalised:
     def forward(self, b: Builder, value: str, bias: str | None) -> str:
         """The map with the statistics of the model's own x."""
         inverse, _ = self._inverse_sd(b)
-        seen = self.view(b, value)
-        out = self._scaled(b, self.back(b, b.mul(b.sub(seen, self._mean(b, seen)), inverse)))
+        centred = self._less_mean(b, self.view(b, value))
+        out = self._scaled(b, self.back(b, b.mul(centred, inverse)))
         return b.add(out, bias) if bias else out
 
     def adjoint(self, b: Builder, s: str) -> str:
         inverse, _ = self._inverse_sd(b)
         g = b.mul(self.view(b, self._scaled(b, s)), inverse)
-        return self.back(b, b.sub(g, self._mean(b, g)))
+        return self.back(b, self._less_mean(b, g))
 
     def derivative(self, b: Builder, g: str) -> str:
         """With the statistics differentiated as well."""
         inverse, centred = self._inverse_sd(b)
         unit = b.mul(centred, inverse)
         g = self.view(b, self._scaled(b, g))
-        inner = b.sub(b.sub(g, self._mean(b, g)), b.mul(unit, self._mean(b, b.mul(g, unit))))
+        inner = b.sub(self._less_mean(b, g), b.mul(unit, self._mean(b, b.mul(g, unit))))
         return self.back(b, b.mul(inner, inverse))
 
 
@@ -132,9 +134,8 @@ def _linear(norm: Normalised, y: str, bias: Callable[[Builder], str] | None) -> 
 def instance_normalization(at: Situation) -> Linear | Refusal:
     node, x = at.node, at.node.inputs[0]
     rank = at.graph.rank(x)
-    refusal = at.require_constant(1, 2)
-    if refusal or rank is None:
-        return refusal or Refusal("the rank of its input is not known", "run shape inference on the model first")
+    if rank is None:
+        return Refusal("the rank of its input is not known", "run shape inference on the model first")
     norm = Normalised(
         x,
         lambda b, t: t,
@@ -150,9 +151,8 @@ def instance_normalization(at: Situation) -> Linear | Refusal:
 def group_normalization(at: Situation) -> Linear | Refusal:
     node, x = at.node, at.node.inputs[0]
     rank, shape = at.graph.rank(x), at.graph.shape(x)
-    refusal = at.require_constant(1, 2)
-    if refusal or rank is None or shape is None or not isinstance(shape[1], int):
-        return refusal or Refusal("its number of channels is not known", "export with static channels")
+    if rank is None or shape is None or not isinstance(shape[1], int):
+        return Refusal("its number of channels is not known", "export with static channels")
     groups, channels = node.attribute("num_groups"), shape[1]
 
     def per_channel(b: Builder, vector: str) -> str:
@@ -179,9 +179,8 @@ def group_normalization(at: Situation) -> Linear | Refusal:
 def layer_normalization(at: Situation) -> Linear | Refusal:
     node, x = at.node, at.node.inputs[0]
     rank = at.graph.rank(x)
-    refusal = at.require_constant(1, 2)
-    if refusal or rank is None:
-        return refusal or Refusal("the rank of its input is not known", "run shape inference on the model first")
+    if rank is None:
+        return Refusal("the rank of its input is not known", "run shape inference on the model first")
     first = node.attribute("axis", -1) % rank
     bias = node.input(2)
     norm = Normalised(
@@ -193,6 +192,69 @@ def layer_normalization(at: Situation) -> Linear | Refusal:
         lambda b: node.inputs[1],
     )
     return _linear(norm, at.y, (lambda b: bias) if bias else None)
+
+
+@register("RMSNormalization", "normalization", _FROZEN, "exact, statistics included", data=(0, 1))
+def rms_normalization(at: Situation) -> Linear | Refusal:
+    """With a constant scale; one that comes from the data is taken apart."""
+    node, x = at.node, at.node.inputs[0]
+    rank = at.graph.rank(x)
+    if rank is None:
+        return Refusal("the rank of its input is not known", "run shape inference on the model first")
+    norm = Normalised(
+        x,
+        lambda b, t: t,
+        lambda b, t: t,
+        tuple(range(node.attribute("axis", -1) % rank, rank)),
+        node.attribute("epsilon", 1e-5),
+        lambda b: node.inputs[1],
+        centred=False,
+    )
+    return _linear(norm, at.y, None)
+
+
+@register("MeanVarianceNormalization", "normalization", _FROZEN, "exact, statistics included")
+def mean_variance_normalization(at: Situation) -> Linear:
+    node, x = at.node, at.node.inputs[0]
+    norm = Normalised(
+        x,
+        lambda b, t: t,
+        lambda b, t: t,
+        tuple(node.attribute("axes") or (0, 2, 3)),
+        0.0,
+        None,
+        margin=1e-9,
+    )
+    return _linear(norm, at.y, None)
+
+
+@register("LpNormalization", "normalization", "the norm is held constant: relevance passes", "exact, norm included")
+def lp_normalization(at: Situation) -> Linear:
+    """y = x / norm, and 0 where the norm is 0."""
+    node, x, y = at.node, at.node.inputs[0], at.y
+    axis, p = node.attribute("axis", -1), node.attribute("p", 2)
+
+    def over(b: Builder, op: str, t: str) -> str:
+        return b.op(op, t, b.integers([axis]), keepdims=1)
+
+    def factor(b: Builder) -> str:
+        return inverse(b, over(b, "ReduceL1" if p == 1 else "ReduceL2", x))
+
+    def forward(b: Builder, value: str, bias: str | None) -> str:
+        return b.mul(value, factor(b))
+
+    def derivative(b: Builder, g: str) -> str:
+        pull = b.mul(b.op("Sign", x) if p == 1 else y, over(b, "ReduceSum", b.mul(g, y)))
+        return b.mul(b.sub(g, pull), factor(b))
+
+    one = Fixed(Map(forward, lambda b, s: b.mul(s, factor(b))))
+    return Linear(
+        "normalization",
+        (Term(x, one),),
+        y,
+        vjp=lambda b, g: {x: derivative(b, g)},
+        note="the norm is held constant",
+    )
 
 
 @register("LRN", "normalization", "the divisor is held constant: relevance passes", "exact, divisor included")
