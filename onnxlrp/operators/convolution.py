@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.view import Graph, Node
-from onnxlrp.operators.behaviour import Linear, Refusal, Term, Weighted
+from onnxlrp.operators.behaviour import Linear, Product, Refusal, Term, Weighted
+from onnxlrp.operators.data_weights import correlate
+from onnxlrp.operators.normalization import channel_shape
 from onnxlrp.operators.registry import Situation, register
 
 _END = 2**62
@@ -196,11 +198,9 @@ def _along(k: str, axis: int, rank: int, b: Builder) -> str:
     "adjoint",
     data=(0, 1, 2),
 )
-def conv(at: Situation) -> Linear | Refusal:
+def conv(at: Situation) -> Linear | Product | Refusal:
+    """With a constant bias; one that comes from the data is taken apart."""
     node, graph = at.node, at.graph
-    refusal = at.require_constant(1, 2)
-    if refusal:
-        return refusal
     kernel = _kernel(node, graph)
     if kernel is None:
         return Refusal("the shape of its kernel is not known", "give the weight a static shape")
@@ -211,6 +211,18 @@ def conv(at: Situation) -> Linear | Refusal:
     x, rank = node.inputs[0], len(kernel) + 2
     weight_shape = graph.static_shape(node.inputs[1])
     attributes = dict(node.attributes)
+    if at.is_active(1):
+
+        def run(b: Builder, x: str, w: str) -> str:
+            return b.op("Conv", x, w, **attributes)
+
+        return _by_weight(
+            at,
+            window,
+            run,
+            adjoint=lambda b, s, w: conv_adjoint(b, s, w, window, x, weight_shape),
+            correlate=lambda b, s, x, inputs: correlate(b, x, s, window, inputs),
+        )
 
     def scale_input(b: Builder, w: str, k: str) -> str:
         if window.group == 1:
@@ -238,6 +250,44 @@ def conv(at: Situation) -> Linear | Refusal:
         bias_size=weight_shape[0] if weight_shape else None,
         per_sample=True,
     )
+
+
+def _by_weight(
+    at: Situation,
+    window: Window,
+    run: Callable[[Builder, str, str], str],
+    adjoint: Callable[[Builder, str, str], str],
+    correlate: Callable[[Builder, str, str, int], str],
+) -> Linear | Product | Refusal:
+    """A convolution whose weight carries relevance: a product with its input, or a layer whose weight is the input.
+
+    Args:
+        run: (builder, x, w) -> y, without a bias.
+        adjoint: (builder, s, w) -> in the shape of x.
+        correlate: (builder, s, x, channels of the weight's axis 1) -> in the shape of w.
+    """
+    x, w = at.node.inputs[:2]
+    shape = at.graph.static_shape(w)
+    if shape is None or window.pads is None:
+        return Refusal(
+            "its weight depends on the explained input and its shape or padding is known only at run time",
+            "export with static sizes",
+        )
+    inputs = shape[1]
+    if at.is_active(0):
+
+        def partial(b: Builder, g: str, factor: str) -> str:
+            return adjoint(b, g, w) if factor == x else correlate(b, g, x, inputs)
+
+        return Product(x, w, at.y, partial, signal=None, note="input and weight carry relevance")
+    weighted = Weighted(
+        weight=lambda b: x,
+        forward=lambda b, value, v, bias: b.add(run(b, v, value), bias) if bias else run(b, v, value),
+        adjoint=lambda b, s, v: correlate(b, s, v, inputs),
+    )
+    bias = at.node.input(2)
+    rank = len(window.kernel) + 2
+    return Linear("linear", (Term(w, weighted),), at.y, bias=(lambda b: channel_shape(b, bias, rank)) if bias else None)
 
 
 def _transposed_window(node: Node, graph: Graph, kernel: tuple[int, ...]) -> tuple[Window, bool] | None:
@@ -280,11 +330,9 @@ def _transposed_scale_output(b: Builder, w: str, k: str, shape: tuple[int, ...] 
 
 
 @register("ConvTranspose", "linear", "linear rule of the table; adjoint: Conv", "adjoint", data=(0, 1, 2))
-def conv_transpose(at: Situation) -> Linear | Refusal:
+def conv_transpose(at: Situation) -> Linear | Product | Refusal:
+    """With a constant bias; one that comes from the data is taken apart."""
     node, graph = at.node, at.graph
-    refusal = at.require_constant(1, 2)
-    if refusal:
-        return refusal
     kernel = _kernel(node, graph)
     if kernel is None:
         return Refusal("the shape of its kernel is not known", "give the weight a static shape")
@@ -299,6 +347,15 @@ def conv_transpose(at: Situation) -> Linear | Refusal:
     def adjoint(b: Builder, s: str, w: str) -> str:
         back = b.op("Conv", s, w, **window.attributes())
         return back if exact else _fit(b, back, x, b.integers([0] * n), n)
+
+    if at.is_active(1):
+
+        def run(b: Builder, x: str, w: str) -> str:
+            return b.op("ConvTranspose", x, w, **attributes)
+
+        return _by_weight(
+            at, window, run, adjoint, correlate=lambda b, s, x, inputs: correlate(b, s, x, window, inputs)
+        )
 
     weighted = Weighted(
         weight=lambda b: node.inputs[1],

@@ -19,14 +19,12 @@ def _size(graph: Graph, tensor: str, axis: int) -> int | None:
 
 
 @register("Gemm", "linear", _TREATMENT, "adjoint", data=(0, 1, 2))
-def gemm(at: Situation) -> Linear | Product | Refusal:
+def gemm(at: Situation) -> Linear | Product:
+    """With a constant bias, and without one where both factors carry relevance; the others are taken apart."""
     node, graph = at.node, at.graph
     a, w = node.inputs[:2]
     alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
     ta, tb = int(node.attribute("transA", 0)), int(node.attribute("transB", 0))
-    refusal = at.require_constant(2)
-    if refusal:
-        return refusal
     if at.is_active(0) and at.is_active(1):
 
         def partial(b: Builder, g: str, factor: str) -> str:

@@ -39,6 +39,12 @@ def _layer(axis: int, *, bias: bool = True, **attributes: Any) -> Example:
     return Example(shape, example.build, 4, open_axes=tuple(range(axis % 4)))
 
 
+def _rms(axis: int, **attributes: Any) -> Example:
+    shape = (2, 3, 2, 2)
+    example = normalized("RMSNormalization", shape, shape[axis % 4 :], axis=axis, **attributes)
+    return Example(shape, example.build, 4, open_axes=tuple(range(axis % 4)), opset=23)
+
+
 CASES: Mapping[str, Example] = {
     "instance-1d": normalized("InstanceNormalization", (2, 3, 4), (3,), (3,)),
     "instance-2d": normalized("InstanceNormalization", (2, 2, 3, 2), (2,), (2,), epsilon=0.1),
@@ -59,6 +65,12 @@ CASES: Mapping[str, Example] = {
     "softmax-channels": Example((2, 3, 4), lambda net, a: _inside(net, net.op("Softmax", a, axis=1)), 3),
     "softmax-batch": Example((3, 2), lambda net, a: _inside(net, net.op("Softmax", a, axis=0)), 2),
     "log-softmax": Example((2, 3, 4), lambda net, a: _inside(net, net.op("LogSoftmax", a, axis=-2)), 3),
+    "rms-last": _rms(-1),
+    "rms-axis-1": _rms(1, epsilon=0.05),
+    "lp-2": Example((2, 3, 4), lambda net, a: net.op("LpNormalization", a, axis=1), 3),
+    "lp-1": Example((2, 3, 4), lambda net, a: net.op("LpNormalization", a, axis=-1, p=1), 3),
+    "mean-variance": Example((2, 3, 2, 2), lambda net, a: net.op("MeanVarianceNormalization", a), 4),
+    "mean-variance-axes": Example((2, 3, 4), lambda net, a: net.op("MeanVarianceNormalization", a, axes=[2]), 3),
     "batch-1d": normalized("BatchNormalization", (3, 2), (2,), (2,), (2,), (2,), epsilon=3.0),
 }
 

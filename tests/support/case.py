@@ -32,7 +32,7 @@ class Case:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple("abc"[: len(self.shapes)])
+        return tuple("abcdefgh"[: len(self.shapes)])
 
     def model(self, *, dynamic: bool = False, dtype: type = np.float64) -> ModelProto:
         net = Net(dtype, self.opset)

@@ -236,6 +236,22 @@ class GroupNormalization(OpRun):
         return (normalised * scale.reshape(per_channel) + bias.reshape(per_channel),)
 
 
+class MeanVarianceNormalization(OpRun):
+    """Its body in the schema has constants of float32 alone."""
+
+    def _run(self, x: Array, axes: Sequence[int] | None = None) -> tuple[Array]:
+        over = tuple(axes or (0, 2, 3))
+        return ((x - x.mean(axis=over, keepdims=True)) / (x.std(axis=over, keepdims=True) + 1e-9),)
+
+
+class LpNormalization(OpRun):
+    """Division by the norm, for which onnx forgets that terms are absolute values where p is 1."""
+
+    def _run(self, x: Array, axis: int = -1, p: int = 2) -> tuple[Array]:
+        norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+        return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
+
 def _erf(x: Array) -> Array:
     return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
 
@@ -258,7 +274,7 @@ class Gelu(OpRun):
 
 OPERATORS: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool),
-    *(LRN, GroupNormalization, Pad, Erf, Gelu),
+    *(LRN, GroupNormalization, MeanVarianceNormalization, LpNormalization, Pad, Erf, Gelu),
     *CONTROL.values(),
     *RECURRENT,
 )
