@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper, parser
 
 import onnxlrp
 from tests.support.evaluate import reference, relative_l2, run_onnxruntime, run_reference, to_float64
@@ -82,6 +83,7 @@ CELLS: Mapping[str, Cell] = {
     "rnn-bidirectional": Cell("RNN", {"direction": "bidirectional"}, initial=True),
     "rnn-leaky": Cell("RNN", {"activations": ["LeakyRelu"], "activation_alpha": [0.3]}),
     "rnn-lengths": Cell("RNN", lengths=(3, 1)),
+    "rnn-reverse-lengths": Cell("RNN", {"direction": "reverse"}, lengths=(3, 1)),
     "gru": Cell("GRU", initial=True),
     "gru-linear-before-reset": Cell("GRU", {"linear_before_reset": 1}),
     "gru-reverse": Cell("GRU", {"direction": "reverse"}, bias=False),
@@ -94,6 +96,7 @@ CELLS: Mapping[str, Cell] = {
     "lstm-clip": Cell("LSTM", {"clip": 0.8, "direction": "reverse"}),
     "lstm-coupled": Cell("LSTM", {"input_forget": 1}),
     "lstm-lengths": Cell("LSTM", lengths=(3, 1), initial=True),
+    "lstm-bidirectional-lengths": Cell("LSTM", {"direction": "bidirectional"}, lengths=(3, 1), initial=True),
     "lstm-batch-first": Cell("LSTM", {"layout": 1}, lengths=(2, 3), initial=True),
     "lstm-functions": Cell(
         "LSTM",
@@ -223,24 +226,64 @@ def test_an_lstm_follows_the_signal_take_all_rule(tmp_path: Path, epsilon: float
     assert relative_l2(found[:, 0], lstm_relevance(x[:, 0], w[0], r[0], b[0], seed * h, epsilon)) < 1e-6
 
 
-def _written_out(cell: Cell, steps: Sequence[int]) -> onnx.ModelProto:
-    """The same LSTM as separate nodes, one copy of the cell for each step."""
+class _Text:
+    """The nodes of one LSTM step, as text that can stand in a graph or in the body of a Loop."""
+
+    CELL = """
+      {p}a = MatMul({x}, w) {p}b = MatMul({h}, r) {p}c = Add({p}a, {p}b) {p}z = Add({p}c, bias)
+      {p}i, {p}o, {p}f, {p}g = Split <axis = 1, num_outputs = 4> ({p}z)
+      {p}gi = Sigmoid({p}i) {p}go = Sigmoid({p}o) {p}gf = Sigmoid({p}f) {p}s = Tanh({p}g)
+      {p}kept = Mul({p}gf, {c}) {p}new = Mul({p}gi, {p}s) {p}cell = Add({p}kept, {p}new)
+      {p}t = Tanh({p}cell) {p}out = Mul({p}go, {p}t)
+    """
+
+    @classmethod
+    def cell(cls, prefix: str, x: str, h: str, c: str) -> str:
+        return cls.CELL.format(p=prefix, x=x, h=h, c=c)
+
+
+def _model(nodes: str, cell: Cell) -> onnx.ModelProto:
+    """A model of x [time, batch, inputs] with the cell's weights under the names w, r, bias, none (zeros)."""
     w, r, b, _ = cell.weights()
     assert w is not None and r is not None and b is not None
-    hidden, net = cell.hidden, Net(np.float64)
-    net.input("x", [len(steps), cell.batch, cell.inputs])
-    weight, recurrent = (net.constant(v[0].T) for v in (w, r))
-    bias = net.constant(b[0, : 4 * hidden] + b[0, 4 * hidden :])
-    h = c = net.constant(np.zeros((cell.batch, hidden)))
-    for t in steps:
-        x = net.op("Gather", "x", net.constant(np.array(t)), axis=0)
-        z = net.op("Add", net.op("Add", net.op("MatMul", x, weight), net.op("MatMul", h, recurrent)), bias)
-        i = net.op("Split", z, outputs=4, axis=1, num_outputs=4)
-        gates = [net.op("Sigmoid", g) for g in (i, f"{i}_1", f"{i}_2")]
-        signal = net.op("Tanh", f"{i}_3")
-        c = net.op("Add", net.op("Mul", gates[2], c), net.op("Mul", gates[0], signal))
-        h = net.op("Mul", gates[1], net.op("Tanh", c))
-    return net.model(net.op("Identity", h), ranks=[2])
+    hidden = cell.hidden
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    g (double[{cell.time},{cell.batch},{cell.inputs}] x) => (double[{cell.batch},{hidden}] y) {{ {nodes} }}"""
+    model = parser.parse_model(text)
+    bias = b[0, : 4 * hidden] + b[0, 4 * hidden :]
+    given = {"w": w[0].T, "r": r[0].T, "bias": bias, "none": np.zeros((cell.batch, hidden))}
+    given |= {"steps": np.array(cell.time), **{f"t{t}": np.array(t) for t in range(cell.time)}}
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in given.items())
+    return model
+
+
+def _written_out(cell: Cell) -> onnx.ModelProto:
+    """The same LSTM as separate nodes, one copy of the cell for each step."""
+    nodes, h, c = [], "none", "none"
+    for t in range(cell.time):
+        nodes += [f"x{t} = Gather <axis = 0> (x, t{t})", _Text.cell(f"k{t}", f"x{t}", h, c)]
+        h, c = f"k{t}out", f"k{t}cell"
+    return _model("\n".join([*nodes, f"y = Identity({h})"]), cell)
+
+
+def _as_loop(cell: Cell) -> onnx.ModelProto:
+    size = f"double[{cell.batch},{cell.hidden}]"
+    return _model(
+        f"""last, memory = Loop (steps, , none, none) <body = b (int64 t, bool go, {size} h, {size} c) =>
+          (bool more, {size} kout, {size} kcell) {{
+            more = Identity(go) e = Gather <axis = 0> (x, t) {_Text.cell("k", "e", "h", "c")}
+          }}>
+        y = Identity(last)""",
+        cell,
+    )
+
+
+def _as_operator(cell: Cell) -> onnx.ModelProto:
+    net = Net(np.float64)
+    net.input("x", [cell.time, cell.batch, cell.inputs])
+    given = ["" if v is None else net.constant(v) for v in cell.weights()[:3]]
+    net.op("LSTM", "x", *given, outputs=3, hidden_size=cell.hidden)
+    return net.model(net.op("Squeeze", "lstm0_1", net.constant(np.array([0]))), ranks=[2])
 
 
 _ZERO = """
@@ -251,17 +294,15 @@ rule = "z"
 """
 
 
-def test_an_lstm_and_its_cells_written_out_have_the_same_relevance(tmp_path: Path) -> None:
+def test_an_lstm_as_one_operator_as_a_loop_and_unrolled_has_one_relevance(tmp_path: Path) -> None:
+    """Under LRP-0, whose shares do not depend on how sums are grouped."""
     cell = Cell("LSTM", time=4)
-    net = Net(np.float64)
-    net.input("x", [4, 2, 3])
-    net.op("LSTM", "x", *(net.constant(v) for v in cell.weights()[:3]), outputs=3, hidden_size=2)
-    whole = net.model(net.op("Squeeze", "lstm0_1", net.constant(np.array([0]))), ranks=[2])
     table = tmp_path / "zero.toml"
     table.write_text(_ZERO)
     x, seed = cell.feeds()["x"], distinct(2, 2, seed=9)
     maps = []
-    for model in (whole, _written_out(cell, range(4))):
+    for model in (_as_operator(cell), _as_loop(cell), _written_out(cell)):
         emitted = onnxlrp.convert(model, rules=table, target="seed")
         maps.append(run_reference(to_float64(emitted), {"x": x, "lrp_seed": seed})["x_relevance"])
-    assert relative_l2(maps[0], maps[1]) < 1e-9
+    assert relative_l2(maps[0], maps[2]) < 1e-9
+    assert relative_l2(maps[1], maps[2]) < 1e-9
