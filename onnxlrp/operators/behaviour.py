@@ -140,6 +140,7 @@ class Linear:
         bias: makes the bias, or None.
         bias_size: length of the bias that the map can take as its own (Conv, Gemm); None where a bias is added to y.
         vjp: the derivative where it is not the adjoint (normalisations, whose statistics depend on x).
+        steering: inputs that only the coefficients depend on (sampling points): the derivative alone reaches them.
     """
 
     kind: str
@@ -148,18 +149,19 @@ class Linear:
     bias: Expression | None = None
     bias_size: int | None = None
     vjp: Callable[[Builder, str], Mapping[str, str]] | None = None
+    steering: tuple[str, ...] = ()
     per_sample: bool = False
     """Axis 0 of x and y is the batch, and an x of batch 1 gives a y of batch 1 (convolutions)."""
     note: str = ""
 
     @property
     def data(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(t.x for t in self.terms))
+        return tuple(dict.fromkeys((*(t.x for t in self.terms), *self.steering)))
 
     @property
     def one_signed(self) -> bool:
         """Whether the rules that tell positive from negative contributions can treat it."""
-        return all(isinstance(t.map, Weighted) or t.map.sign for t in self.terms)
+        return bool(self.terms) and all(isinstance(t.map, Weighted) or t.map.sign for t in self.terms)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -236,7 +238,6 @@ class Product:
         partial: (builder, g of y's shape, factor) -> g * dy/dfactor in the shape of that factor.
         quotient: the factor that is not the signal never receives anything: a divisor, sampling points.
         other: what messages call the factor that is not the signal.
-        free: the factor that does not depend on the explained input, if there is one: its share is absorbed.
     """
 
     a: str
@@ -246,13 +247,12 @@ class Product:
     signal: str | None
     quotient: bool = False
     other: str = "gate"
-    free: str | None = None
     kind: str = "product"
     note: str = ""
 
     @property
     def data(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(x for x in (self.a, self.b) if x != self.free))
+        return tuple(dict.fromkeys((self.a, self.b)))
 
     @property
     def outputs(self) -> tuple[str, ...]:

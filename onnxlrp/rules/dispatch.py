@@ -79,7 +79,9 @@ def receivers(rule: str, behaviour: Behaviour) -> tuple[str, ...]:
         return (behaviour.x,)
     one_sided = isinstance(behaviour, Product) and (rule == "signal" or (rule == "half" and behaviour.quotient))
     if one_sided and isinstance(behaviour, Product) and behaviour.signal is not None:
-        return tuple(x for x in behaviour.data if x == behaviour.signal)
+        return (behaviour.signal,)
+    if isinstance(behaviour, Linear) and rule != "gradient":
+        return tuple(dict.fromkeys(t.x for t in behaviour.terms))
     return behaviour.data
 
 

@@ -104,9 +104,6 @@ def signal(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributi
     if op.signal is None:
         return half(ctx, op, r, p)
     b = ctx.b
-    if op.signal == op.free:
-        ctx.book("bias", lambda: r.as_map(b))
-        return []
     if r.is_multiplier_of(op.y):
         return [(op.signal, Relevance(op.partial(b, r.value, op.signal), op.signal))]
     return [(op.signal, Relevance(b.sum_to(r.as_map(b), op.y, op.signal)))]
@@ -125,6 +122,6 @@ def product_derivative(ctx: Context, op: Product, r: Relevance, p: Parameters) -
     """The product or quotient rule."""
     b = ctx.b
     m = r.as_multiplier(b, ctx.facts, op.y)
-    found = [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b) if x != op.free]
+    found = [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b)]
     book_difference(ctx, "other", [r], [part for _, part in found])
     return found

@@ -17,6 +17,7 @@ from onnx.reference.op_run import OpRun
 
 from reference.control import CONTROL
 from reference.recurrent import RECURRENT
+from reference.sampling import SAMPLING
 
 Array = np.ndarray
 Slices = tuple[slice, ...]
@@ -277,4 +278,5 @@ OPERATORS: tuple[type[OpRun], ...] = (
     *(LRN, GroupNormalization, MeanVarianceNormalization, LpNormalization, Pad, Erf, Gelu),
     *CONTROL.values(),
     *RECURRENT,
+    *SAMPLING,
 )

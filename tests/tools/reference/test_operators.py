@@ -56,3 +56,54 @@ def test_convolutions(case: str) -> None:
     for name, expected in theirs.items():
         assert ours[name].shape == expected.shape
         assert relative_l2(ours[name], expected) < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_grid_sample(seed: int) -> None:
+    r = np.random.default_rng(seed)
+    n = int(r.integers(2, 4))
+    mode = str(r.choice(["linear", "nearest", "cubic"] if n == 2 else ["linear", "nearest"]))
+    attributes = {
+        "mode": mode,
+        "padding_mode": str(r.choice(["zeros", "border", "reflection"])),
+        "align_corners": int(r.random() < 0.5),
+    }
+    x = r.normal(size=(2, 2, *(int(s) for s in r.integers(2, 6, n)))).astype(np.float32)
+    grid = r.uniform(-2.5, 2.5, (2, *(int(s) for s in r.integers(1, 4, n)), n)).astype(np.float32)
+    net = Net(np.float32)
+    model = net.model(net.op("GridSample", net.input("x", x.shape), net.input("grid", grid.shape), **attributes))
+    (ours,), (theirs,) = (run(model, {"x": x, "grid": grid}).values() for run in (run_reference, run_onnxruntime))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("corners", [0, 1])
+@pytest.mark.parametrize("size", [(2, 3, 4, 5), (2, 1, 1, 3), (2, 3, 2, 4, 3)])
+def test_affine_grid(size: tuple[int, ...], corners: int) -> None:
+    n = len(size) - 2
+    theta = np.random.default_rng(1).normal(size=(size[0], n, n + 1)).astype(np.float32)
+    net = Net(np.float32)
+    y = net.op("AffineGrid", net.input("theta", theta.shape), net.constant(list(size)), align_corners=corners)
+    (ours,), (theirs,) = (run(net.model(y), {"theta": theta}).values() for run in (run_reference, run_onnxruntime))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_deform_conv(seed: int) -> None:
+    r = np.random.default_rng(seed)
+    group, offset_group, kernel = int(r.integers(1, 3)), int(r.integers(1, 3)), [int(k) for k in r.integers(1, 4, 2)]
+    strides, dilations = ([int(v) for v in r.integers(1, 3, 2)] for _ in range(2))
+    pads, size = [int(v) for v in r.integers(0, 2, 4)], [int(s) for s in r.integers(5, 8, 2)]
+    out = [(size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(2)]
+    shapes = {
+        "x": (2, 4, *size),
+        "w": (4, 4 // group, *kernel),
+        "offset": (2, 2 * offset_group * kernel[0] * kernel[1], *out),
+        "bias": (4,),
+        "mask": (2, offset_group * kernel[0] * kernel[1], *out),
+    }
+    feeds = {name: r.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    net = Net(np.float32)
+    attributes = {"group": group, "offset_group": offset_group, "strides": strides, "dilations": dilations}
+    y = net.op("DeformConv", *(net.input(n, s) for n, s in shapes.items()), pads=pads, **attributes)
+    (ours,), (theirs,) = (run(net.model(y, ranks=[4]), feeds).values() for run in (run_reference, run_onnxruntime))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
