@@ -77,6 +77,12 @@ def scale_for(values: np.ndarray) -> Scale:
     return Scale(limit, 100.0 * float((sizes > limit).mean()))
 
 
+def largest_scale(values: np.ndarray) -> Scale:
+    """The scale of a map to its largest size."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return Scale(largest or 1.0, 0.0, empty=largest == 0.0)
+
+
 def ticks(limit: float, count: int = 5) -> tuple[tuple[float, str], ...]:
     """`count` positions from -limit to limit with their numbers:
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 
 from onnxlrp.errors import UsageError
+from onnxlrp.explain.feeds import Value, feeds_for
 from onnxlrp.explain.job import Job
 from onnxlrp.explain.layout import find_image_input
 from onnxlrp.explain.load import check_photo, expand_paths, read_photo
@@ -28,6 +29,7 @@ def explain_images(
     paths: Sequence[str | Path],
     *,
     options: ImageOptions | None = None,
+    data: Mapping[str, Value] | None = None,
     out_dir: str | Path = ".",
     labels: str | Path | Sequence[str] | None = None,
     top: int = 5,
@@ -39,6 +41,7 @@ def explain_images(
     For `cat.jpg` and the rule table `default` there will be `cat.default.png` (report),
     `cat.default.overlay.png`, `cat.default.heatmap.png` and `cat.default.npz`. A chosen class adds
     `.class-7`, each map of top:K `.top-1`, `.top-2` ...; a second image with the same name gets a number.
+    `data` fills the model's other inputs by name; images then go through one by one.
     `out_dir` is made when missing. `labels` is a file, a sequence of names or "imagenet"; `top` how many
     classes each result lists.
 
@@ -49,8 +52,10 @@ def explain_images(
     for file in files:
         check_photo(file)
     explainer, job = open_model(model, asked, labels, top)
+    options = options or ImageOptions()
+    others = {name: feed.array for name, feed in feeds_for(explainer, dict(data or {}), options).items()}
     return explain_files(
-        explainer, files, job, options=options or ImageOptions(), out_dir=Path(out_dir), progress=progress
+        explainer, files, job, options=options, others=others, out_dir=Path(out_dir), progress=progress
     )
 
 
@@ -60,11 +65,14 @@ def explain_files(
     job: Job,
     *,
     options: ImageOptions,
+    others: Mapping[str, np.ndarray] | None = None,
     out_dir: Path,
     progress: Progress | None = None,
 ) -> list[ImageResult]:
     """`explain_images` with an explainer that exists already and was built for `job.target`."""
-    image_input = find_image_input(explainer.input_names, explainer.input_shapes, explainer.input_types, options.layout)
+    others = others or {}
+    free = [name for name in explainer.input_names if name not in others]
+    image_input = find_image_input(free, explainer.input_shapes, explainer.input_types, options.layout)
     if image_input.name not in explainer.explained:
         raise UsageError(
             f"the image input {image_input.name!r} is not explained; these are: {', '.join(explainer.explained)}"
@@ -75,17 +83,17 @@ def explain_files(
     report = progress or (lambda done, total: None)
     report(0, len(files))
     results: list[ImageResult] = []
-    for batch in _batches(files, recipe):
-        for sample in _run(explainer, recipe, batch, job):
+    for batch in _batches(files, recipe, 1 if others else _BATCH):
+        for sample in _run(explainer, recipe, batch, others, job):
             prefix = prefixes[len(results)]
             results.append(write_sample(prefix, sample, recipe, job))
             report(len(results), len(files))
     return results
 
 
-def _batches(files: Sequence[Path], recipe: Recipe) -> Iterator[list[Prepared]]:
+def _batches(files: Sequence[Path], recipe: Recipe, open_batch: int) -> Iterator[list[Prepared]]:
     """Prepared photos in groups that fit the model's batch and have one shape, in the order of the files."""
-    limit = recipe.image_input.batch or _BATCH
+    limit = recipe.image_input.batch or open_batch
     waiting: list[Prepared] = []
     for file in files:
         prepared = recipe.prepare(read_photo(file))
@@ -96,12 +104,14 @@ def _batches(files: Sequence[Path], recipe: Recipe) -> Iterator[list[Prepared]]:
     yield waiting
 
 
-def _run(explainer: Explainer, recipe: Recipe, batch: Sequence[Prepared], job: Job) -> Iterator[Sample]:
+def _run(
+    explainer: Explainer, recipe: Recipe, batch: Sequence[Prepared], others: Mapping[str, np.ndarray], job: Job
+) -> Iterator[Sample]:
     """Run one batch; a model with a fixed batch gets its last photo repeated to fill it."""
     size = recipe.image_input.batch or len(batch)
     arrays = [prepared.array for prepared in batch]
     stacked = np.stack(arrays + arrays[-1:] * (size - len(arrays)))
-    found = run(explainer, job, {recipe.image_input.name: stacked})
+    found = run(explainer, job, {recipe.image_input.name: stacked, **others})
     for index, prepared in enumerate(batch):
         relevance = found.relevance[recipe.image_input.name][index]
         yield Sample(prepared, relevance, answer_of(found, index, size))

@@ -70,13 +70,13 @@ def find_image_input(
     if not found:
         raise UsageError(
             f"the model has no input that takes images; its inputs are: {described}. Images need four axes "
-            "with 1, 3 or 4 channels (--layout nchw or nhwc settles the order); for other data use "
-            "onnxlrp.Explainer in Python, which takes arrays"
+            "with 1, 3 or 4 channels (--layout nchw or nhwc settles the order); other data goes in as .wav, .csv, "
+            ".npz or by --data"
         )
     if len(listed) > 1:
         raise UsageError(
-            f"the model needs more than one image: its inputs are: {described}. Use onnxlrp.Explainer in "
-            "Python, which takes an array for each"
+            f"the model needs more than one image: its inputs are: {described}. Fill the others with "
+            "--data NAME=FILE|NUMBER"
         )
     return found[0]
 

@@ -74,14 +74,14 @@ def colour_bar(made: Image.Image, left: int, top: int, height: int, scale: Scale
         label(draw, left + BAR_WIDTH + 12, y, number, anchor, ink=True)
 
 
-def scale_note(scale: Scale, of: str = "pixels") -> str:
+def scale_note(scale: Scale) -> str:
     """What the colours mean, for the foot of the page."""
     if scale.empty:
         return "all relevance is zero"
     if scale.beyond == 0.0:
         return "colour scale to the largest |relevance|; red speaks for the explained output, blue against it"
     return (
-        f"colour scale to the {PERCENTILE:g}th percentile of |relevance| ({scale.beyond:.1f} % of the {of} "
+        f"colour scale to the {PERCENTILE:g}th percentile of |relevance| ({scale.beyond:.1f} % of the pixels "
         "lie beyond); red speaks for the explained output, blue against it"
     )
 

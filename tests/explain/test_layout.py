@@ -48,13 +48,13 @@ def test_layout_can_be_settled_by_hand():
 
 @pytest.mark.parametrize("shape", [[1, 5, 8, 8], ["N", 10], None, [1, 3, 8, 8, 8]])
 def test_other_shapes_are_refused_and_named(shape):
-    with pytest.raises(UsageError, match=r"inputs are: x .*Explainer"):
+    with pytest.raises(UsageError, match=r"inputs are: x .*--data"):
         found(shape)
 
 
 def test_a_model_with_a_second_input_is_refused_with_both_names():
     shapes = {"photo": [1, 3, 8, 8], "size": [1, 2]}
-    with pytest.raises(UsageError, match=r"photo \[1, 3, 8, 8\], size \[1, 2\].*Explainer"):
+    with pytest.raises(UsageError, match=r"photo \[1, 3, 8, 8\], size \[1, 2\].*--data"):
         find_image_input(["photo", "size"], shapes, {"photo": np.float32, "size": np.float32})
 
 
