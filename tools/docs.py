@@ -54,6 +54,7 @@ FORMULAS: Mapping[str, Sequence[str]] = {
     "signal": ("y = signal * gate: R_signal = R_y, R_gate = 0    y = a / b: R_a = R_y, R_b = 0",),
     "half": ("y = a * b: R_a = R_b = R_y / 2",),
     "winner": ("R_x = the sum of R_y over the windows in which x is the first of the largest",),
+    "path": ("R_i = sum over splits on x_i along the path of (E[y | next node] - E[y | node]) m",),
     "move": ("R_x = the sum of R_y over all places that x was moved to",),
 }
 

@@ -65,7 +65,7 @@ def split(nodes: Sequence[Emitted], inside: set[str]) -> tuple[list[Emitted], li
 
 
 def protos(nodes: Sequence[Emitted]) -> list[onnx.NodeProto]:
-    return [surgeon.node_proto(n.op, n.name, n.inputs, n.outputs, n.attributes) for n in nodes]
+    return [surgeon.node_proto(n.op, n.name, n.inputs, n.outputs, n.attributes, n.domain) for n in nodes]
 
 
 def _type(output: Output, name: str, lead: Sequence[Dim] = ()) -> onnx.ValueInfoProto:

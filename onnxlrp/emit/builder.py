@@ -49,7 +49,9 @@ _BOOL_RESULT = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrE
 
 @dataclass(frozen=True)
 class Emitted:
-    """A new node. `scope` is the forward node it belongs to."""
+    """A new node. `scope` is the forward node it belongs to; another domain than that of the standard is for parts of
+    one of the model's own nodes of that domain.
+    """
 
     op: str
     name: str
@@ -57,6 +59,7 @@ class Emitted:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     scope: str
+    domain: str = ""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -202,24 +205,26 @@ class Builder:
 
     # -- nodes -------------------------------------------------------------------------------------------------
 
-    def op(self, op: str, *inputs: str, dtype: int | None = None, **attributes: Any) -> str:
+    def op(self, op: str, *inputs: str, dtype: int | None = None, domain: str = "", **attributes: Any) -> str:
         """Appends a node with one output, or finds the equal one that is there already."""
-        return self.ops(op, *inputs, outputs=1, dtype=dtype, **attributes)[0]
+        return self.ops(op, *inputs, outputs=1, dtype=dtype, domain=domain, **attributes)[0]
 
-    def ops(self, op: str, *inputs: str, outputs: int, dtype: int | None = None, **attributes: Any) -> tuple[str, ...]:
+    def ops(
+        self, op: str, *inputs: str, outputs: int, dtype: int | None = None, domain: str = "", **attributes: Any
+    ) -> tuple[str, ...]:
         """Like `op` for a node with several outputs."""
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
         if self.widens and op not in _TAKES_NARROW:
             inputs = tuple(self._widened(i) for i in inputs)
         attributes = {k: v for k, v in attributes.items() if v is not None}
-        key = (op, inputs, outputs, repr(sorted(attributes.items())))
+        key = (domain, op, inputs, outputs, repr(sorted(attributes.items())))
         known = self._known.get(key)
         if known is not None:
             return known
         name = self.unique(op)
         names = tuple(name if i == 0 else f"{name}:{i}" for i in range(outputs))
-        self.nodes.append(Emitted(op, name, tuple(inputs), names, attributes, self._scope))
+        self.nodes.append(Emitted(op, name, tuple(inputs), names, attributes, self._scope, domain))
         self._known[key] = names
         result = dtype if dtype is not None else self._result_type(op, inputs, attributes)
         for output in names:

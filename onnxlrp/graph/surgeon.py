@@ -19,9 +19,9 @@ G_LOGGER.severity = G_LOGGER.ERROR
 
 
 def node_proto(
-    op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Mapping[str, Any]
+    op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Mapping[str, Any], domain: str = ""
 ) -> onnx.NodeProto:
-    """A standard-domain node as a proto. Subgraphs are GraphProto attributes and are added as they are."""
+    """A node as a proto. Subgraphs are GraphProto attributes and are added as they are."""
     plain = {k: v for k, v in attributes.items() if not isinstance(v, onnx.GraphProto)}
     node = gs.Node(
         op=op,
@@ -31,6 +31,7 @@ def node_proto(
         outputs=[gs.Variable(o) for o in outputs],
     )
     proto: onnx.NodeProto = OnnxExporter.export_node(node)
+    proto.domain = domain
     for key, value in attributes.items():
         if isinstance(value, onnx.GraphProto):
             proto.attribute.append(onnx.helper.make_attribute(key, value))

@@ -7,6 +7,7 @@ An operator says which of these it is; rules say what they do with each. Neither
 * `Scaling`: y = c * x for a constant c of any broadcast shape.
 * `Elementwise`: y = f(x), one element at a time.
 * `Product`: y = a * b or a / b where both depend on the explained input.
+* `Attributed`: y = bias + sum of what each element of x contributed, which the operator itself says (trees).
 * `Coded`: y holds the numbers of x, one of the two as integers that stand for them.
 * `Stop`: nothing flows back, for a stated reason.
 """
@@ -260,6 +261,31 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Attributed:
+    """y = bias + the sum of what each element of x contributed; there need be no multiplier that says as much.
+
+    Attributes:
+        contributions: (builder, multiplier of y) -> relevance of x, a map in its shape.
+        derivative: the same for the derivative of y, None where that is zero.
+    """
+
+    kind: str
+    x: str
+    y: str
+    contributions: Callable[[Builder, str], str]
+    derivative: Callable[[Builder, str], str] | None = None
+    note: str = ""
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return (self.x,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.y,)
+
+
+@dataclass(frozen=True)
 class Coded:
     """Real numbers written as integers that stand for them, or read back. Relevance of the integers is that of `real`.
 
@@ -303,4 +329,4 @@ class Refusal:
     advice: str = ""
 
 
-Behaviour = Linear | Selection | Scaling | Elementwise | Product | Coded | Stop
+Behaviour = Linear | Selection | Scaling | Elementwise | Product | Attributed | Coded | Stop

@@ -257,7 +257,7 @@ def _body(stem: str, inner: Builder, inputs: Sequence[str], outputs: Sequence[st
     def value(name: str) -> Any:
         return helper.make_tensor_value_info(name, inner.dtype(name), None)
 
-    nodes = [node_proto(n.op, n.name, n.inputs, n.outputs, n.attributes) for n in inner.nodes]
+    nodes = [node_proto(n.op, n.name, n.inputs, n.outputs, n.attributes, n.domain) for n in inner.nodes]
     given = []
     for i, tensor in enumerate(outputs):
         name = f"{stem}/out/{i}"

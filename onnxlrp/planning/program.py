@@ -30,6 +30,7 @@ _DEFAULTS: Mapping[str, str] = {
     "product": "signal",
     "max": "winner",
     "movement": "move",
+    "tree": "path",
 }
 _DEFAULT_PARAMETERS: Mapping[str, Any] = {"epsilon": 1e-6, "stabiliser": "sign", "bias": "absorb"}
 

@@ -17,6 +17,8 @@ _HEADS = {
     "LogSoftmax": "relevance starts at the logits before it",
     "Sigmoid": "relevance starts at the logit before it",
     "ArgMax": "relevance starts at the scores that it chooses from",
+    "ai.onnx.ml.Normalizer": "relevance starts at the scores before it",
+    "ai.onnx.ml.ZipMap": "relevance starts at the scores that it names",
 }
 _SHAPE_ONLY = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"})
 
@@ -123,16 +125,21 @@ def _resolve_named(graph: Graph, name: str) -> Explained:
 def _step_over_heads(graph: Graph, name: str) -> Explained:
     tensor = start = above = name
     notes: list[str] = []
-    while (node := graph.producer.get(tensor)) is not None and not node.domain:
-        if node.op in _HEADS:
+    while (node := graph.producer.get(tensor)) is not None:
+        head = next((n for n in (node, *node.ancestors) if _key(n) in _HEADS), None)
+        if head is not None:
             above = start
-            tensor = start = node.inputs[0]
-            notes.append(f"{node.label} is stepped over: {_HEADS[node.op]}")
-        elif node.op in _SHAPE_ONLY and (graph.is_float(node.inputs[0])):
+            tensor = start = head.inputs[0]
+            notes.append(f"{head.label} is stepped over: {_HEADS[_key(head)]}")
+        elif not node.domain and node.op in _SHAPE_ONLY and (graph.is_float(node.inputs[0])):
             tensor = node.inputs[0]
         else:
             break
     return Explained(name, _through_shapes(graph, start, above) if notes else start, tuple(notes))
+
+
+def _key(node: Node) -> str:
+    return f"{node.domain}.{node.op}" if node.domain else node.op
 
 
 def _through_shapes(graph: Graph, tensor: str, above: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
-from onnxlrp.operators.behaviour import Behaviour, Coded, Elementwise, Linear, Product, Scaling, Selection
+from onnxlrp.operators.behaviour import Attributed, Behaviour, Coded, Elementwise, Linear, Product, Scaling, Selection
 from onnxlrp.rules import first_layer, linear, other, signed
 from onnxlrp.rules.recipe import Contributions, Parameters
 
@@ -41,6 +41,11 @@ _PRODUCT: Mapping[str, _Single] = {
     "gradient": other.product_derivative,
 }
 _SCALING: Mapping[str, _Single] = {"move": other.scale, "gradient": other.scale_derivative}
+_ATTRIBUTED: Mapping[str, _Single] = {
+    "path": other.contributions,
+    "move": other.contributions,
+    "gradient": other.contribution_derivative,
+}
 _CODED: Mapping[str, _Single] = {"move": other.recode, "gradient": other.recode_derivative}
 _SELECTION: Mapping[str, _Several] = {
     "move": other.select,
@@ -60,6 +65,7 @@ def obstacle(rule: str, behaviour: Behaviour) -> str | None:
         Elementwise: _ELEMENTWISE,
         Product: _PRODUCT,
         Scaling: _SCALING,
+        Attributed: _ATTRIBUTED,
         Coded: _CODED,
         Selection: _SELECTION,
     }
@@ -98,6 +104,8 @@ def carry_out(ctx: Context, rule: str, behaviour: Behaviour, given: Given, p: Pa
         return _PRODUCT[rule](ctx, behaviour, r, p)
     if isinstance(behaviour, Scaling):
         return _SCALING[rule](ctx, behaviour, r, p)
+    if isinstance(behaviour, Attributed):
+        return _ATTRIBUTED[rule](ctx, behaviour, r, p)
     if isinstance(behaviour, Coded):
         return _CODED[rule](ctx, behaviour, r, p)
     raise LookupError(f"{behaviour} carries no relevance")

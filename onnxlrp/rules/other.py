@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
-from onnxlrp.operators.behaviour import Coded, Elementwise, Linear, Product, Scaling, Selection
+from onnxlrp.operators.behaviour import Attributed, Coded, Elementwise, Linear, Product, Scaling, Selection
 from onnxlrp.rules.recipe import Contributions, Parameters, book_difference
 
 Given = Mapping[str, Relevance]
@@ -43,6 +43,24 @@ def scale(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributio
 def scale_derivative(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributions:
     """y = c x: m_x = c m_y."""
     return scale(ctx, op, Relevance(r.as_multiplier(ctx.b, ctx.facts, op.y), op.y), p)
+
+
+def contributions(ctx: Context, op: Attributed, r: Relevance, p: Parameters) -> Contributions:
+    """R_x = what each element of x contributed to sum_k m_k y_k; the part that none did is the bias."""
+    m = r.as_multiplier(ctx.b, ctx.facts, op.y)
+    back = Relevance(op.contributions(ctx.b, m))
+    book_difference(ctx, "bias", [r], [back])
+    return [(op.x, back)]
+
+
+def contribution_derivative(ctx: Context, op: Attributed, r: Relevance, p: Parameters) -> Contributions:
+    """R_x = x times the derivative of sum_k m_k y_k; nothing where that is zero everywhere."""
+    if op.derivative is None:
+        book_difference(ctx, "other", [r], [])
+        return []
+    back = Relevance(op.derivative(ctx.b, r.as_multiplier(ctx.b, ctx.facts, op.y)))
+    book_difference(ctx, "other", [r], [back])
+    return [(op.x, back)]
 
 
 def recode(ctx: Context, op: Coded, r: Relevance, p: Parameters) -> Contributions:

@@ -22,6 +22,7 @@ KINDS: Mapping[str, str] = {
     "normalization": "InstanceNormalization, GroupNormalization, LayerNormalization, LRN: statistics of the data",
     "product": "products and quotients of two tensors that both depend on the input: gates, attention",
     "max": "winner-takes-all: MaxPool, GlobalMaxPool, ReduceMax, Max, Min",
+    "tree": "ensembles of decision trees",
     "movement": "values moved without change: Reshape, Concat, Slice, Pad, Gather, ...",
 }
 
@@ -190,6 +191,12 @@ RULES: Mapping[str, RuleSpec] = {
             "Achtibat et al. 2024, prop. 3.2",
         ),
         RuleSpec("winner", ("max",), "all relevance to the largest element", "Bach et al. 2015"),
+        RuleSpec(
+            "path",
+            ("tree",),
+            "what the expected prediction changed by at each split on the path from root to leaf",
+            "Palczewska et al. 2013; Saabas 2014",
+        ),
         RuleSpec("move", ("movement",), "relevance follows each value to where it came from", "exact, no choice"),
     )
 }

@@ -92,7 +92,7 @@ def _made_as(made: Sequence[onnx.NodeProto], tensor: str, output: str) -> bool:
 
 def proto_of(node: Emitted) -> onnx.NodeProto:
     """A new node as a proto."""
-    return node_proto(node.op, node.name, node.inputs, node.outputs, node.attributes)
+    return node_proto(node.op, node.name, node.inputs, node.outputs, node.attributes, node.domain)
 
 
 def _with(reading: Reading, replaced: Mapping[int, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:
