@@ -160,9 +160,8 @@ def array_feature_extractor(at: Situation) -> Selection | Stop | Refusal:
         return Refusal("its input is not known to have rows and columns", "give it a static rank of 2")
 
     def adjoint(b: Builder, r: str) -> str:
-        zeros = b.mul(x, b.scalar(0.0, x)) if b.graph.shape(x) is None else b.zeros_like(x)
         wide = b.op("Expand", b.op("Reshape", columns, b.integers([-1])), b.op("Shape", r))
-        return b.op("ScatterElements", zeros, wide, r, axis=-1, reduction="add")
+        return b.op("ScatterElements", b.zeros_like(x), wide, r, axis=-1, reduction="add")
 
     return Selection("movement", (x,), (y,), lambda b, given: {x: adjoint(b, given[y])})
 

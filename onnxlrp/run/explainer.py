@@ -115,7 +115,8 @@ class Explainer:
         self.model = converted
         logits = found.explained_output
         returned = {v.name for v in converted.graph.output}
-        if logits not in returned and logits not in self.input_names:
+        made = {name for node in converted.graph.node for name in node.output}
+        if logits in made - returned:
             # The logits are wanted beside the outputs; the added output exists in this session only.
             converted = _with_output(converted, logits)
         self._logits = logits

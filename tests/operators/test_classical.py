@@ -73,6 +73,17 @@ def test_the_predicted_class_is_explained_by_default() -> None:
     assert (found.outputs["label"] == chosen).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"on_demand": True}, {"target": "top:2"}], ids=["plain", "on-demand", "top"])
+def test_a_fixed_class_whose_raw_score_the_model_does_not_return(options: dict[str, Any]) -> None:
+    asked = {"target": 1, **options}
+    found = onnxlrp.Explainer(linear_classifier("SOFTMAX"), rules="gradient-x-input", **asked).explain(X)
+    of_class_one = found.relevance["x"]
+    if "target" in options:
+        rank = (X @ W.T + B).argmax(axis=1) == 0
+        of_class_one = of_class_one[np.arange(len(X)), rank.astype(int)]
+    assert relative_l2(of_class_one, X * W[1]) < 1e-6
+
+
 def test_other_transforms_are_refused_by_name() -> None:
     with pytest.raises(ConversionError, match=r"the LinearClassifier .*post_transform PROBIT is not taken apart"):
         onnxlrp.convert(linear_classifier("PROBIT"), rules="epsilon")

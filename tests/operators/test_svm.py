@@ -47,7 +47,7 @@ def test_regression(kernel: str) -> None:
 
 
 def test_regression_without_support_vectors_is_linear() -> None:
-    linear = {"kernel_type": "LINEAR", "n_supports": 0}
+    linear = {"kernel_type": "LINEAR", "kernel_params": [0.0, 0.0, 0.0], "n_supports": 0}
     node = ml_node("SVMRegressor", "x", "y", coefficients=[1.0, -2.0, 0.5], rho=[RHO], **linear)
     expect(ml_model(node, width=3), lambda x: (x @ [1.0, -2.0, 0.5])[:, None] + RHO)
 
