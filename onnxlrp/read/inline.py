@@ -14,7 +14,7 @@ from onnx import inliner
 
 from onnxlrp.errors import ModelReadError
 from onnxlrp.read import shapes, skeleton, structure
-from onnxlrp.read.lift import TARGET_OPSET, default_opset, lift, one_line, set_default_opset
+from onnxlrp.read.lift import DEFAULT_DOMAINS, TARGET_OPSET, default_opset, lift, one_line, set_default_opset
 
 _MARK = "onnxlrp.opset."
 _HIDDEN = "onnxlrp.hidden"
@@ -36,6 +36,7 @@ def inline(model: onnx.ModelProto) -> onnx.ModelProto:
     structure.import_domains(light)
     types = shapes.infer(light)
     _write_out_defaults(light)
+    _agree_on_versions(light)
     older = _mark_older(light.functions, opset)
     try:
         result = inliner.inline_local_functions(light)
@@ -45,6 +46,7 @@ def inline(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
     for version in older:
         result = _lift_marked(result, version, opset, types)
+    _refuse_marked(result)
     _import_as_functions_do(result, model.functions)
     skeleton.restore(result, stripped.heavy)
     return result
@@ -58,6 +60,36 @@ def _write_out_defaults(model: onnx.ModelProto) -> None:
         if function is not None:
             given = {attribute.name for attribute in node.attribute}
             node.attribute.extend(a for a in function.attribute_proto if a.name not in given)
+
+
+def _agree_on_versions(model: onnx.ModelProto) -> None:
+    """Let functions import other domains in the model's versions, in place: the inliner leaves out those that do not.
+
+    ModelReadError: an operator that a function uses means something else in the model's version.
+    """
+    versions = {entry.domain: entry.version for entry in model.opset_import if entry.domain not in DEFAULT_DOMAINS}
+    for function in model.functions:
+        for entry in function.opset_import:
+            version = versions.setdefault(entry.domain, entry.version)
+            if entry.domain in DEFAULT_DOMAINS or entry.version == version:
+                continue
+            for node in _all_nodes([function.node]):
+                if node.domain == entry.domain and _changed(node, entry.version, version):
+                    raise ModelReadError(
+                        f"function {function.domain}::{function.name} uses {node.domain}.{node.op_type} of version "
+                        f"{entry.version}, which is another operator in version {version} that the model imports; "
+                        "export the model with one version"
+                    )
+            entry.version = version
+
+
+def _changed(node: onnx.NodeProto, before: int, after: int) -> bool:
+    """Whether an operator differs between two versions of its domain; one that onnx does not know does not."""
+    try:
+        schemas = [onnx.defs.get_schema(node.op_type, version, node.domain) for version in (before, after)]
+    except onnx.defs.SchemaError:
+        return False
+    return schemas[0].since_version != schemas[1].since_version
 
 
 def _all_nodes(lists: Iterable[Iterable[onnx.NodeProto]]) -> Iterator[onnx.NodeProto]:
@@ -98,8 +130,7 @@ def _lift_marked(
     types: of the tensors around them, which the hidden nodes no longer tell.
     """
     recorded = list(model.graph.value_info)
-    mark = f"{_MARK}{version}"
-    _change_domains(model.graph.node, {"": _HIDDEN, mark: ""})
+    _expose(model.graph.node, f"{_MARK}{version}")
     set_default_opset(model, version)
     made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
     del model.graph.value_info[:]
@@ -110,6 +141,34 @@ def _lift_marked(
     del lifted.graph.value_info[:]
     lifted.graph.value_info.extend(recorded)
     return lifted
+
+
+def _expose(nodes: Iterable[onnx.NodeProto], mark: str) -> bool:
+    """Show the converter the nodes with that mark, and those around them whose bodies it has to enter, and hide all
+    other standard nodes, in place. Whether there was any with that mark.
+    """
+    found = False
+    for node in nodes:
+        own = node.domain in DEFAULT_DOMAINS or node.domain.startswith(_MARK)
+        # The converter does not enter the bodies of operators that it does not know.
+        bodies = [_expose(body.node, mark) for body in structure.subgraphs(node) if own]
+        inside = any(bodies)
+        if node.domain == mark or inside:
+            # If, Loop and Scan are the same in all versions but the oldest, which the converter refuses.
+            node.domain = ""
+        elif node.domain in DEFAULT_DOMAINS:
+            node.domain = _HIDDEN
+        found = found or inside or node.domain == ""
+    return found
+
+
+def _refuse_marked(model: onnx.ModelProto) -> None:
+    for node in _all_nodes([model.graph.node]):
+        if node.domain.startswith(_MARK):
+            raise ModelReadError(
+                f"{structure.describe(node)} comes from a function of opset {node.domain.removeprefix(_MARK)} and "
+                "stands where it cannot be lifted; export the model with one opset"
+            )
 
 
 def _import_as_functions_do(model: onnx.ModelProto, functions: Iterable[onnx.FunctionProto]) -> None:

@@ -22,12 +22,12 @@ TARGET_OPSET = 21
 #: From here on a model stays as it is.
 OLDEST_OPSET = 18
 
-_DEFAULT_DOMAINS = ("", "ai.onnx")
+DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 def default_opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int | None:
     """The version of the standard operators among `imports`, None where they are not imported."""
-    return max((entry.version for entry in imports if entry.domain in _DEFAULT_DOMAINS), default=None)
+    return max((entry.version for entry in imports if entry.domain in DEFAULT_DOMAINS), default=None)
 
 
 def set_default_opset(model: onnx.ModelProto, opset: int) -> None:
@@ -37,7 +37,7 @@ def set_default_opset(model: onnx.ModelProto, opset: int) -> None:
     The IR version is never lowered. Below IR 4 every initializer had to be a graph input too and onnxruntime
     took it for a constant; from IR 4 on it would be one that callers may override, so these inputs go.
     """
-    others = [entry for entry in model.opset_import if entry.domain not in _DEFAULT_DOMAINS]
+    others = [entry for entry in model.opset_import if entry.domain not in DEFAULT_DOMAINS]
     imports = [helper.make_opsetid("", opset), *others]
     del model.opset_import[:]
     model.opset_import.extend(imports)

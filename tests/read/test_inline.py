@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.read.graphs import assert_same_results, opset, parsed, prepared, run
+from tests.read.graphs import assert_same_results, opset, parsed, prepared, refusal, run
 
 
 class TestFunctions:
@@ -93,3 +93,136 @@ class TestFunctions:
         weight = numpy_helper.from_array(np.arange(2**16, dtype=np.float32), "w")
         model.graph.initializer.append(weight)
         assert list(prepared(model).model.graph.initializer) == [weight]
+
+
+HEAD = (
+    '<ir_version: 10, opset_import: ["" : 21, "f" : 1, "g" : 1, "ai.onnx.ml" : 5]> m (float[2,3] x) => (float[2,K] y)'
+)
+LEAK = """<domain: "f", opset_import: ["" : 21]> leak <alpha: float = 0.1> (a) => (b) {
+    c = Neg(a)  b = LeakyRelu<alpha: float = @alpha>(c) }"""
+
+
+def branch(then: str, otherwise: str, width: int = 3) -> str:
+    """b is u of one branch or v of the other."""
+    return f"""s = ReduceSum<keepdims = 0>(a)  z = Constant<value_float = 0.0>()  c = Greater(s, z)
+        b = If (c) <then_branch = t () => (float[2,{width}] u) {{ {then} }},
+                    else_branch = e () => (float[2,{width}] v) {{ {otherwise} }}>"""
+
+
+#: Models that use functions in every way, and the same without functions.
+EQUAL = {
+    "an overload, and a default of its own": (
+        """{ a = f.act:one(x)  b = f.act:two<alpha = 0.7>(a)  y = f.act:two(b) }
+        <domain: "f", overload: "one", opset_import: ["" : 21]> act <alpha: float = 0.3> (a) => (b) {
+            b = LeakyRelu<alpha: float = @alpha>(a) }
+        <domain: "f", overload: "two", opset_import: ["" : 21]> act <alpha: float = 0.1> (a) => (b) {
+            c = Neg(a)  b = LeakyRelu<alpha: float = @alpha>(c) }""",
+        """{ a = LeakyRelu<alpha = 0.3>(x)  n = Neg(a)  b = LeakyRelu<alpha = 0.7>(n)  m = Neg(b)
+            y = LeakyRelu<alpha = 0.1>(m) }""",
+    ),
+    "overloads that call one another": (
+        """{ a = f.outer(x)  y = f.act:two(a) }
+        <domain: "f", opset_import: ["" : 21, "f" : 1]> outer (a) => (b) {
+            c = f.act:one(a)  d = f.act:two(c)  b = f.act(d) }
+        <domain: "f", overload: "one", opset_import: ["" : 21]> act (a) => (b) { b = Relu(a) }
+        <domain: "f", overload: "two", opset_import: ["" : 21]> act (a) => (b) { b = Neg(a) }
+        <domain: "f", opset_import: ["" : 21]> act (a) => (b) { b = Exp(a) }""",
+        "{ a = Relu(x)  b = Neg(a)  c = Exp(b)  y = Neg(c) }",
+    ),
+    "overloads of an older opset": (
+        """{ a = f.act:one(x)  y = f.act:two(a) }
+        <domain: "f", overload: "one", opset_import: ["" : 13]> act (a) => (b) { b = LeakyRelu<alpha = 0.5>(a) }
+        <domain: "f", overload: "two", opset_import: ["" : 13]> act (a) => (b) { b = ReduceMean<axes = [1]>(a) }""",
+        "{ a = LeakyRelu<alpha = 0.5>(x)  i = Constant<value_ints = [1]>()  y = ReduceMean(a, i) }",
+    ),
+    "an attribute that is left out": (
+        """{ a = f.leak(x)  y = f.leak<alpha = 0.5>(a) }
+        <domain: "f", opset_import: ["" : 21]> leak <alpha> (a) => (b) { b = LeakyRelu<alpha: float = @alpha>(a) }""",
+        "{ a = LeakyRelu(x)  y = LeakyRelu<alpha = 0.5>(a) }",
+    ),
+    "a tensor as attribute": (
+        """{ y = f.k<w = float[3] {1.0, 2.0, 3.0}>(x) }
+        <domain: "f", opset_import: ["" : 21]> k <w> (a) => (b) {
+            c = Constant<value: tensor = @w>()  b = Mul(a, c) }""",
+        "{ c = Constant<value_floats = [1.0, 2.0, 3.0]>()  y = Mul(x, c) }",
+    ),
+    "inputs that are left out": (
+        """{ l = Constant<value_float = -0.5>()  a = f.k(x, l)  y = f.k(a, , l) }
+        <domain: "f", opset_import: ["" : 21]> k (a, low, high) => (b) { b = Clip(a, low, high) }""",
+        "{ l = Constant<value_float = -0.5>()  a = Clip(x, l)  y = Clip(a, , l) }",
+    ),
+    "one name in two domains": (
+        """{ a = f.k(x)  y = g.k(a) }
+        <domain: "f", opset_import: ["" : 21]> k (a) => (b) { b = Exp(a) }
+        <domain: "g", opset_import: ["" : 21]> k (a) => (b) { b = Neg(a) }""",
+        "{ a = Exp(x)  y = Neg(a) }",
+    ),
+    "calls in both branches": (
+        f"""{{ a = Identity(x)
+            {branch("u = f.leak<alpha = 0.5>(x)", "w = f.leak(x)  v = f.leak<alpha = 0.25>(w)")}
+            y = Identity(b) }} {LEAK}""",
+        f"""{{ a = Identity(x)  k = Neg(x)
+            {branch("u = LeakyRelu<alpha = 0.5>(k)", "w = LeakyRelu(k)  l = Neg(w)  v = LeakyRelu<alpha = 0.25>(l)")}
+            y = Identity(b) }}""".replace("LeakyRelu(k)", "LeakyRelu<alpha = 0.1>(k)"),
+    ),
+    "branches inside that read its inputs and attributes": (
+        f"""{{ y = f.k<alpha = 0.5>(x) }}
+        <domain: "f", opset_import: ["" : 21, "f" : 1]> k <alpha: float> (a) => (b) {{
+            {branch("u = LeakyRelu<alpha: float = @alpha>(a)", "v = f.leak<alpha: float = @alpha>(a)")} }}
+        {LEAK}""",
+        f"""{{ a = Identity(x)
+            {branch("u = LeakyRelu<alpha = 0.5>(a)", "k = Neg(a)  v = LeakyRelu<alpha = 0.5>(k)")}
+            y = Identity(b) }}""",
+    ),
+    "a call of an older opset in a loop": (
+        """{ n = Constant<value_int = 1>()  t = Constant<value = bool {1}>()
+            y = Loop (n, t, x) <body = l (int64 i, bool d, float[2,3] s) => (bool o, float[2,3] r) {
+                o = Identity(d)  m = f.mean(s)  r = Add(s, m) }> }
+        <domain: "f", opset_import: ["" : 13]> mean (a) => (b) { b = ReduceMean<axes = [1]>(a) }""",
+        "{ j = Constant<value_ints = [1]>()  m = ReduceMean(x, j)  y = Add(x, m) }",
+    ),
+    "functions of two older opsets in one another's branches": (
+        f"""{{ h = f.k(x)  y = Neg(h) }} <domain: "f", opset_import: ["" : 13, "f" : 1]> k (a) => (b) {{
+            {branch("u = f.h(a)", "w = ReduceMean<axes = [1]>(a)  v = f.h(w)", 1)} }}
+        <domain: "f", opset_import: ["" : 11]> h (a) => (b) {{ b = ReduceSum<axes = [1]>(a) }}""",
+        f"""{{ a = Identity(x)  j = Constant<value_ints = [1]>()
+            {branch("u = ReduceSum(a, j)", "w = ReduceMean(a, j)  v = ReduceSum(w, j)", 1)}
+            y = Neg(b) }}""",
+    ),
+    "another version of a domain, in which the operator is the same": (
+        """{ a = f.k(x)  y = ai.onnx.ml.Scaler<offset = [1.0], scale = [2.0]>(a) }
+        <domain: "f", opset_import: ["ai.onnx.ml" : 3]> k (a) => (b) {
+            b = ai.onnx.ml.Scaler<offset = [1.0], scale = [2.0]>(a) }""",
+        """{ a = ai.onnx.ml.Scaler<offset = [1.0], scale = [2.0]>(x)
+            y = ai.onnx.ml.Scaler<offset = [1.0], scale = [2.0]>(a) }""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("functions", "straight"), EQUAL.values(), ids=EQUAL.keys())
+def test_a_model_with_functions_computes_what_it_says_written_out(functions: str, straight: str) -> None:
+    result = prepared(parsed(f"{HEAD} {functions}")).model
+    assert not result.functions
+    onnx.checker.check_model(result, full_check=True)
+    assert_same_results(parsed(f"{HEAD} {straight}"), result)
+
+
+def test_an_operator_that_another_version_of_its_domain_changed_is_refused() -> None:
+    text = refusal(
+        parsed("""<ir_version: 10, opset_import: ["" : 21, "f" : 1, "ai.onnx.ml" : 2]>
+        m (float[2,3] x) => (float[2,K] y) { y = f.k(x) }
+        <domain: "f", opset_import: ["ai.onnx.ml" : 1]> k (a) => (b) {
+            b = ai.onnx.ml.LabelEncoder<classes_strings = ["a"]>(a) }""")
+    )
+    assert "function f::k uses ai.onnx.ml.LabelEncoder of version 1" in text
+    assert "version 2 that the model imports" in text
+
+
+def test_a_node_that_cannot_be_lifted_where_it_stands_is_named() -> None:
+    text = refusal(
+        parsed("""<ir_version: 10, opset_import: ["" : 21, "f" : 1, "com.example" : 1]>
+        m (float[2,3] x) => (float[2,K] y) {
+            [around] y = com.example.Repeat<body = t () => (float[2,1] u) { [inner] u = f.mean(x) }>(x) }
+        <domain: "f", opset_import: ["" : 13]> mean (a) => (b) { [sum] b = ReduceSum<axes = [1]>(a) }""")
+    )
+    assert "sum" in text and "opset 13" in text
