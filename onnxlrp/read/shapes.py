@@ -53,6 +53,7 @@ def infer(
     import_domains(light)
     for value in light.graph.input:
         _name_free_dims(value)
+    _state_defaults(light.graph)
     recorded = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
     _forget(light.graph)
     inferred = _run(light)
@@ -75,6 +76,15 @@ def _name_free_dims(value: onnx.ValueInfoProto) -> None:
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if not isinstance(_dim(dim), int | str):
             dim.dim_param = f"{value.name}[{axis}]"
+
+
+def _state_defaults(graph: onnx.GraphProto) -> None:
+    """Shape inference takes an STFT that does not say so for a two-sided one; the standard says one-sided."""
+    for node in graph.node:
+        if node.op_type == "STFT" and all(a.name != "onesided" for a in node.attribute):
+            node.attribute.append(helper.make_attribute("onesided", 1))
+        for body in subgraphs(node):
+            _state_defaults(body)
 
 
 def _forget(graph: onnx.GraphProto) -> None:

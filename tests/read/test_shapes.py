@@ -36,6 +36,13 @@ class TestShapes:
         )
         assert dims(prepared(model).inferred["y"]) == ("N", 12)
 
+    def test_a_spectrogram_is_one_sided_unless_it_says_otherwise(self) -> None:
+        model = graph(
+            "{ s = Constant<value = int64 {2}>()  n = Constant<value = int64 {4}>()  y = STFT(x, s, , n) }",
+            head="(float[N,9,1] x) => (float[] y)",
+        )
+        assert dims(prepared(model).inferred["y"]) == ("N", 3, 3, 2)
+
     def test_minus_one_is_a_free_dimension(self) -> None:
         model = graph("{ y = Relu(x) }", head="(float[1,3] x) => (float[1,3] y)")
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
