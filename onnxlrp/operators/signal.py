@@ -43,10 +43,8 @@ class _Transform:
 
     def run(self, s: str, *, inverse: bool, onesided: bool = False) -> str:
         """A transform along the same axis over all of `s`."""
-        flags = {"inverse": int(inverse), "onesided": int(onesided)}
-        if self.axis_attribute is not None:
-            return self.b.op("DFT", s, axis=self.axis_attribute, **flags)
-        return self.b.op("DFT", s, "", self.b.op("Squeeze", self.axis), **flags)
+        axis = () if self.axis_attribute is not None else ("", self.b.op("Squeeze", self.axis))
+        return self.b.op("DFT", s, *axis, axis=self.axis_attribute, inverse=int(inverse), onesided=int(onesided))
 
     def fitted(self, s: str, have: str, want: str) -> str:
         """Cut or filled with zeros at the end of the axis, from size `have` to size `want`."""
