@@ -34,12 +34,14 @@ def image(result: ImageResult, _top: int) -> None:
 def sound(result: SoundResult, _top: int) -> None:
     """What was explained in which window, the most relevant moments, and the files of one sound."""
     print_warnings(f"{result.sound}: {note}" for note in result.notes)
-    first = result.windows[0]
-    several = [f"{window.start:7.3f} s to {window.end:7.3f} s  {window.target}" for window in result.windows]
+    explained = [f"{window.target}  {window.detail}".rstrip() for window in result.windows]
+    if len(explained) > 1:
+        starts = [f"{window.start:7.3f} s to {window.end:7.3f} s  " for window in result.windows]
+        explained = [start + text for start, text in zip(starts, explained, strict=True)]
     print_facts(
         {
             "sound": str(result.sound),
-            "explained": first.target if len(several) == 1 else several,
+            "explained": explained,
             "moments": [
                 f"{found.start:7.3f} s to {found.end:7.3f} s  {found.relevance:+.3g}  ({found.share:.1%})  "
                 f"most at {found.frequency:.0f} Hz"

@@ -34,11 +34,12 @@ _AT_ONCE = 1 << 19
 
 @dataclass(frozen=True)
 class WindowResult:
-    """What one window of the clip was explained for; times in seconds."""
+    """What one window of the clip was explained for, and the model's numbers for it in words; times in seconds."""
 
     start: float
     end: float
     target: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def _write(prefix: Path, prepared: PreparedSound, found: _Found, job: Job) -> So
 def _window(prepared: PreparedSound, index: int, reading: Reading) -> WindowResult:
     start = prepared.starts[index]
     end = min(start + prepared.windows.length / prepared.clip.rate, prepared.clip.seconds)
-    return WindowResult(start, end, "; ".join(subject.heading for subject in reading.subjects))
+    heading = "; ".join(subject.heading for subject in reading.subjects)
+    return WindowResult(start, end, heading, reading.subjects[0].detail)
 
 
 def _caption(prepared: PreparedSound, readings: Sequence[Reading], place: int, job: Job) -> Caption:

@@ -31,7 +31,8 @@ class Spectrogram:
         bins: number of mel bands; without mel there are n_fft / 2 + 1 bins.
         low: lower end of the mel bands.
         high: upper end of the mel bands; 0: half the sampling rate.
-        scale: mel scale; "slaney" also gives each band the same area.
+        scale: mel scale; librosa and Whisper take "slaney" with area=1.
+        area: 1: each band is divided by half its width, so that all have the same area.
         floor: added before the logarithm.
         centered: whether frame i is centred on sample i * hop (reflected at the ends) or starts there.
         preemphasis: a in x[t] - a * x[t - 1].
@@ -47,6 +48,7 @@ class Spectrogram:
     low: float = 0.0
     high: float = 0.0
     scale: MelScale = "htk"
+    area: int = 0
     floor: float = 1e-5
     centered: int = 1
     preemphasis: float = 0.0
@@ -99,7 +101,7 @@ class Spectrogram:
         rising = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
         falling = (edges[2:] - hertz) / (edges[2:] - edges[1:-1])
         bands = np.clip(np.minimum(rising, falling), 0.0, None)
-        result: np.ndarray = bands * 2.0 / (edges[2:] - edges[:-2]) if self.scale == "slaney" else bands
+        result: np.ndarray = bands * 2.0 / (edges[2:] - edges[:-2]) if self.area else bands
         return result
 
 
