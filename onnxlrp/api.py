@@ -20,7 +20,7 @@ from onnxlrp.tables import RuleTable
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
 Rules = str | os.PathLike[str] | RuleTable
-TargetLike = str | int | Sequence[int]
+TargetLike = str | int | Sequence[int | slice]
 
 
 def compile_like(model: ModelLike, request: Request, base_dir: str | os.PathLike[str] | None = None) -> Converted:
@@ -47,9 +47,9 @@ def convert(
         model: a path, the bytes of a file, or a ModelProto.
         rules: a preset's name, a path to a TOML file, or a rule table.
         target: "argmax" (per sample the largest element of the explained output), an index or tuple of indices
-            (batch left out), "input" (adds an int64 input `lrp_target` [batch, k]), "seed" (adds an input `lrp_seed`
-            in the explained output's shape, float32, or float64 for a float64 output), or "top:K" (K maps, axis 1 of
-            each relevance output).
+            (batch left out; slices, or "10:20,5", explain the sum of several elements), "input" (adds an int64 input
+            `lrp_target` [batch, k]), "seed" (adds an input `lrp_seed` in the explained output's shape, float32, or
+            float64 for a float64 output), or "top:K" (K maps, axis 1 of each relevance output).
         inputs: names of the inputs to explain; every float input that the target depends on when empty.
         outputs: names of the tensors to explain; the first float output when empty. With several, relevance outputs
             are called `<input>_relevance_<output>`.

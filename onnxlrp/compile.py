@@ -51,7 +51,7 @@ class Request:
     """What the user asks for; see `onnxlrp.convert` for the meaning of each field."""
 
     rules: str | os.PathLike[str] | RuleTable = "default"
-    target: str | int | Sequence[int] = "argmax"
+    target: str | int | Sequence[int | slice] = "argmax"
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
     axis: int | None = None

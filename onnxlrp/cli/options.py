@@ -14,14 +14,16 @@ Target = str | int | tuple[int, ...]
 
 
 def parse_target(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Target | None:
-    """`argmax`, `input`, `seed`, `top:5`, an index such as `7`, or one per axis such as `7,3,5`."""
+    """`argmax`, `input`, `seed`, `top:5`, an index such as `7`, one per axis such as `7,3,5`, or spans: `10:20,5`."""
     if text is None or text in ("argmax", "input", "seed") or re.fullmatch(r"top:0*[1-9]\d*", text, re.ASCII):
         return text
     if re.fullmatch(r"\d+( *, *\d+)*", text, re.ASCII):
         index = tuple(int(part) for part in text.split(","))
         return index if len(index) > 1 else index[0]
+    if re.fullmatch(r"(\d+|\d*:\d*)( *, *(\d+|\d*:\d*))*", text, re.ASCII):
+        return text.replace(" ", "")
     raise click.BadParameter(
-        f"{text!r} is no target; write argmax, an index (7, or 7,3,5 for several axes), top:K, input or seed"
+        f"{text!r} is no target; write argmax, an index (7, or 7,3,5 or 10:20,5 for several axes), top:K, input or seed"
     )
 
 
@@ -49,8 +51,8 @@ _REQUEST = (
         "--target",
         callback=parse_target,
         metavar="T",
-        help="What to explain: argmax, an index (7, or 7,3,5 without the batch axis), top:K (K maps in one "
-        "run), input (adds the input lrp_target) or seed (adds the input lrp_seed).  [default: argmax]",
+        help="What to explain: argmax, an index (7, or 7,3,5 without the batch axis; 10:20,5 sums from 10 up to 20), "
+        "top:K (K maps in one run), input (adds the input lrp_target) or seed (adds lrp_seed).  [default: argmax]",
     ),
     click.option(
         "--axis",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -10,7 +11,7 @@ from onnx import TensorProto, helper
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.inputs import SEED_INPUT, TARGET_INPUT
 from onnxlrp.graph.view import Dim
-from onnxlrp.planning.target import Target
+from onnxlrp.planning.target import Span, Target
 
 LOOP_INDEX = "lrp/index"
 
@@ -43,8 +44,7 @@ def start(b: Builder, tensor: str, target: Target, suffix: str = "") -> Seed:
         parts = [b.op("Gather", name, b.constant_int(k), axis=1) for k in range(len(dims) - 1)]
         return Seed(_one_hot(b, tensor, parts, len(dims)), (_input(name, TensorProto.INT64, given),))
     if target.mode == "index":
-        parts = [b.constant_int(i) for i in target.index]
-        return Seed(_one_hot(b, tensor, parts, len(shape or ()), per_sample=False))
+        return Seed(_region(b, tensor, target.index))
     if target.mode == "top":
         flat, _ = _flattened(b, tensor)
         _, ranking = b.ops("TopK", flat, b.integers([target.k]), outputs=2, axis=1, largest=1, sorted=1)
@@ -92,20 +92,43 @@ def _along(b: Builder, vector: str, axis: int, rank: int) -> str:
     return b.op("Reshape", vector, b.integers([-1 if i == axis else 1 for i in range(rank)]))
 
 
-def _one_hot(b: Builder, tensor: str, indices: list[str], rank: int, per_sample: bool = True) -> str:
+def _one_hot(b: Builder, tensor: str, indices: list[str], rank: int) -> str:
     """1 at one element per sample. An index below -size or from size on picks nothing, a negative one counts back."""
     hits: list[str] = []
     for axis, index in enumerate(indices, 1):
-        counter = _along(b, _counter(b, tensor, axis), axis, rank)
         size = b.op("Squeeze", b.op("Gather", b.shape_of(tensor), b.integers([axis])), b.integers([0]))
         wrapped = b.where(b.op("Less", index, b.constant_int(0)), b.add(index, size), index)
-        chosen = _along(b, wrapped, 0, rank) if per_sample else wrapped
-        hits.append(b.op("Equal", counter, chosen))
+        hits.append(b.op("Equal", _along(b, _counter(b, tensor, axis), axis, rank), _along(b, wrapped, 0, rank)))
+    return b.op("Cast", _all_of(b, hits), to=b.dtype(tensor))
+
+
+def _region(b: Builder, tensor: str, index: Sequence[int | Span]) -> str:
+    """1 at the same elements of every sample: one position, or a span of them, along each axis."""
+    hits: list[str] = []
+    rank = len(index) + 1
+    for axis, place in enumerate(index, 1):
+        counter = _along(b, _counter(b, tensor, axis), axis, rank)
+        if isinstance(place, int):
+            hits.append(b.op("Equal", counter, _counted(b, tensor, axis, place)))
+            continue
+        if place.start is not None:
+            hits.append(b.op("GreaterOrEqual", counter, _counted(b, tensor, axis, place.start)))
+        if place.stop is not None:
+            hits.append(b.op("Less", counter, _counted(b, tensor, axis, place.stop)))
+    chosen = b.op("Cast", _all_of(b, hits), to=b.dtype(tensor)) if hits else b.scalar(1.0, tensor)
+    return b.expand_like(chosen, tensor)
+
+
+def _counted(b: Builder, tensor: str, axis: int, place: int) -> str:
+    """A place along an axis as a scalar; a negative one counts from the end."""
+    return b.constant_int(place) if place >= 0 else b.add(_size_of(b, tensor, axis), b.constant_int(place))
+
+
+def _all_of(b: Builder, hits: Sequence[str]) -> str:
     together = hits[0]
     for hit in hits[1:]:
         together = b.op("And", together, hit)
-    hot = b.op("Cast", together, to=b.dtype(tensor))
-    return hot if per_sample else b.expand_like(hot, tensor)
+    return together
 
 
 def _flat_one_hot(b: Builder, tensor: str, chosen: str) -> str:

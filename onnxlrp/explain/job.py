@@ -33,6 +33,8 @@ class Job:
             return f"{name}.class-{self.target}"
         if isinstance(self.target, tuple):
             return f"{name}.class-{'-'.join(map(str, self.target))}"
+        if ":" in self.target and self.maps is None:
+            return f"{name}.elements-{self.target.replace(':', 'to').replace(',', '-')}"
         return name
 
     @property

@@ -114,7 +114,7 @@ def _stated_target(text: str) -> Target:
     """The target that a converted model states about itself."""
     if text.startswith("argmax"):  # where an axis follows, each position has its own class, which no title can name
         return "argmax"
-    if text.startswith("top:"):
+    if ":" in text:
         return text
     index = tuple(int(part) for part in text.split(","))
     return index if len(index) > 1 else index[0]

@@ -26,17 +26,28 @@ Mode = Literal["argmax", "index", "input", "seed", "top"]
 
 
 @dataclass(frozen=True)
+class Span:
+    """All positions along one axis from `start` up to `stop`, which is left out; as in a Python slice."""
+
+    start: int | None
+    stop: int | None
+
+    def __str__(self) -> str:
+        return ":".join("" if end is None else str(end) for end in (self.start, self.stop))
+
+
+@dataclass(frozen=True)
 class Target:
     """Which elements of the explained output are explained.
 
     Attributes:
-        index: position in the output, batch left out (mode "index").
+        index: position in the output, batch left out (mode "index"); a span stands for several, which are summed.
         k: how many maps (mode "top").
         axis: the axis along which the largest element is taken at every position (mode "argmax").
     """
 
     mode: Mode
-    index: tuple[int, ...] = ()
+    index: tuple[int | Span, ...] = ()
     k: int = 0
     axis: int | None = None
 
@@ -48,13 +59,13 @@ class Target:
         return self.mode if self.axis is None else f"{self.mode} along axis {self.axis}"
 
 
-def parse_target(target: str | int | Sequence[int], axis: int | None = None) -> Target:
+def parse_target(target: str | int | Sequence[int | slice], axis: int | None = None) -> Target:
     """The target as a value.
 
     Raises:
         UsageError: it is none of argmax, an index, input, seed or top:K.
     """
-    wrong = UsageError(f"target {target!r} is not argmax, an index such as 7 or 7,3,5, input, seed or top:K")
+    wrong = UsageError(f"target {target!r} is not argmax, an index such as 7 or 7,3,5 or 10:20,5, input, seed or top:K")
     if axis is not None and target != "argmax":
         raise UsageError(f"an axis goes with the target argmax, not with {target!r}")
     if isinstance(target, bool):
@@ -68,17 +79,31 @@ def parse_target(target: str | int | Sequence[int], axis: int | None = None) -> 
                 raise wrong
             return Target("top", k=int(count))
         try:
-            return Target("index", tuple(int(part) for part in target.split(",")))
+            return Target("index", tuple(_position(part) for part in target.split(",")))
         except ValueError:
             raise wrong from None
     try:
         given = (target,) if isinstance(target, int | np.integer) else tuple(target)
-        indices = tuple(operator.index(i) for i in given)
+        indices = tuple(_span(i) if isinstance(i, slice) else operator.index(i) for i in given)
     except TypeError:
         raise wrong from None
     if not indices:
         raise wrong
     return Target("index", indices)
+
+
+def _position(text: str) -> int | Span:
+    """`7`, `10:20`, `10:`, `:20` or `:`. Raises ValueError for anything else."""
+    if ":" not in text:
+        return int(text)
+    start, stop = (int(end) if end.strip() else None for end in text.split(":"))
+    return Span(start, stop)
+
+
+def _span(given: slice) -> Span:
+    if given.step not in (None, 1):
+        raise TypeError("a step")
+    return Span(*(None if end is None else operator.index(end) for end in (given.start, given.stop)))
 
 
 @dataclass(frozen=True)
@@ -178,7 +203,10 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
                 f"{_shape_text(shape)} takes {len(shape) - 1} (the batch axis is left out)"
             )
         for axis, (index, size) in enumerate(zip(target.index, shape[1:], strict=True), 1):
-            if isinstance(size, int) and not -size <= index < size:
+            if isinstance(index, Span):
+                if isinstance(size, int) and not range(size)[index.start : index.stop]:
+                    raise UsageError(f"target {index} takes none of the {size} elements of axis {axis} of {tensor!r}")
+            elif isinstance(size, int) and not -size <= index < size:
                 raise UsageError(
                     f"target {index} is out of range: axis {axis} of output {tensor!r} has {size} elements"
                     f" (0 to {size - 1})"

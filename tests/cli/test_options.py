@@ -54,6 +54,8 @@ def test_everything_that_is_stated_arrives(run: Run, received: dict[str, Any]) -
         ("281", 281),
         ("7,3,5", (7, 3, 5)),
         ("7, 3", (7, 3)),
+        ("10:20, 5", "10:20,5"),
+        (":,3:", ":,3:"),
     ],
 )
 def test_targets(run: Run, received: dict[str, Any], text: str, target: object) -> None:
@@ -62,7 +64,9 @@ def test_targets(run: Run, received: dict[str, Any], text: str, target: object) 
     assert type(received["target"]) is type(target)
 
 
-@pytest.mark.parametrize("text", ["", "cat", "-1", "1.5", "7,", ",7", "top", "top:", "top:0", "top:-1", "ARGMAX", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "cat", "-1", "1.5", "7,", ",7", "1:2:3", "1:,", "top", "top:", "top:0", "top:-1", "ARGMAX", "٣"]
+)
 def test_what_is_no_target_is_wrong_usage(run: Run, received: dict[str, Any], text: str) -> None:
     result = run("plan", "m.onnx", "--target", text)
     assert result.exit_code == 2

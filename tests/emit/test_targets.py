@@ -52,6 +52,20 @@ def test_a_negative_index_counts_from_the_end(net: LinearNet) -> None:
 
 
 @pytest.mark.parametrize("rules", RULES, ids=["gradient", "lrp-0"])
+@pytest.mark.parametrize("span", ["1:3", "1:", ":2", "-2:", ":-1", "0:99", ":"])
+def test_a_span_explains_the_sum_of_its_elements(net: LinearNet, rules: Any, span: str) -> None:
+    """Spans along every axis, and along one axis with single positions along the others."""
+    axes = net.output_rank - 1
+    picked = slice(*(int(end) if end else None for end in span.split(":")))
+    seed = np.zeros_like(net.y)
+    seed[(slice(None), *[picked] * axes)] = 1
+    assert_map(relevance(net, rules, target=",".join([span] * axes)), net.seeded(seed))
+    seed = np.zeros_like(net.y)
+    seed[(slice(None), picked, *[1] * (axes - 1))] = 1
+    assert_map(relevance(net, rules, target=(picked, *[1] * (axes - 1))), net.seeded(seed))
+
+
+@pytest.mark.parametrize("rules", RULES, ids=["gradient", "lrp-0"])
 def test_a_target_input_explains_an_element_of_its_own_in_every_sample(net: LinearNet, rules: Any) -> None:
     elements = ELEMENTS[net.output_rank]
     found = relevance(net, rules, target="input", feeds={"lrp_target": np.array(elements, np.int64)})

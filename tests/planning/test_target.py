@@ -10,7 +10,7 @@ import pytest
 
 import onnxlrp
 from onnxlrp.errors import ConversionError, UsageError
-from onnxlrp.planning.target import Explained, Target, check_index, parse_target, resolve_outputs
+from onnxlrp.planning.target import Explained, Span, Target, check_index, parse_target, resolve_outputs
 from tests.graph.written import network, normal, view
 
 
@@ -29,6 +29,9 @@ from tests.graph.written import network, normal, view
         ([7, 3], Target("index", (7, 3)), "7,3"),
         (np.int64(7), Target("index", (7,)), "7"),
         (np.array([7, 3]), Target("index", (7, 3)), "7,3"),
+        ("10:20,5", Target("index", (Span(10, 20), 5)), "10:20,5"),
+        (" :, -3: ", Target("index", (Span(None, None), Span(-3, None))), ":,-3:"),
+        ((slice(4), 5), Target("index", (Span(None, 4), 5)), ":4,5"),
     ],
 )
 def test_a_target_is_a_word_or_an_index_and_reads_as_it_is_written(given: Any, expected: Target, shown: str) -> None:
@@ -39,10 +42,30 @@ def test_a_target_is_a_word_or_an_index_and_reads_as_it_is_written(given: Any, e
 
 @pytest.mark.parametrize(
     "given",
-    ["", "best", "top", "top:", "top:0", "top:-1", "top:1.5", "7;3", "7,", "1.5", 1.5, (1.5,), (), True, None, "7,x"],
+    [
+        "",
+        "best",
+        "top",
+        "top:",
+        "top:0",
+        "top:-1",
+        "top:1.5",
+        "7;3",
+        "7,",
+        "1.5",
+        1.5,
+        (1.5,),
+        (),
+        True,
+        None,
+        "7,x",
+        "1:2:3",
+        "1:x",
+        (slice(0, 4, 2),),
+    ],
 )
 def test_anything_else_is_refused_with_what_is_allowed(given: Any) -> None:
-    with pytest.raises(UsageError, match="is not argmax, an index such as 7 or 7,3,5, input, seed or top:K"):
+    with pytest.raises(UsageError, match="is not argmax, an index such as 7 or 7,3,5 or 10:20,5, input, seed or top:K"):
         parse_target(given)
 
 
@@ -61,6 +84,8 @@ def test_an_axis_goes_with_argmax_only() -> None:
         (Target("index", (-6,)), ("N", 5), "target -6 is out of range"),
         (Target("index", (1, 7)), ("N", 5, 7), "target 7 is out of range: axis 2 of output 'y' has 7 elements"),
         (Target("index", (1,)), ("N", 5, None), "target 1 has 1 indices, but output 'y' of shape [N, 5, ?] takes 2"),
+        (Target("index", (Span(5, 9),)), ("N", 5), "target 5:9 takes none of the 5 elements of axis 1"),
+        (Target("index", (0, Span(3, -2))), ("N", 5, 5), "target 3:-2 takes none of the 5 elements of axis 2"),
         (Target("index", (1, 2)), ("N", 5), "takes 1 (the batch axis is left out)"),
         (Target("index", (0,)), ("N",), "takes 0"),
         (Target("index", (0,)), None, "the rank of output 'y' is not known; use the target argmax"),
@@ -88,6 +113,8 @@ def test_what_an_output_cannot_have_is_refused_beforehand(target: Target, shape:
         (Target("index", (4,)), ("N", 5)),
         (Target("index", (-5,)), ("N", 5)),
         (Target("index", (999,)), ("N", None)),
+        (Target("index", (Span(4, 99),)), ("N", 5)),
+        (Target("index", (Span(5, None),)), ("N", None)),
         (Target("argmax"), None),
         (Target("seed"), None),
         (Target("argmax", axis=-1), ("N", 5)),
