@@ -14,7 +14,7 @@ from onnxlrp.check import metadata
 from onnxlrp.emit import assemble
 from onnxlrp.emit.again import compute_again
 from onnxlrp.emit.assemble import Output
-from onnxlrp.emit.backward import Walked, as_output, walk
+from onnxlrp.emit.backward import Walked, as_output, as_token_output, walk
 from onnxlrp.emit.builder import PREFIX, Builder, Emitted
 from onnxlrp.emit.context import Ledger
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
@@ -25,8 +25,8 @@ from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.surgeon import constant_proto
 from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.operators.registry import find
+from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs
 from onnxlrp.planning.model import Plan
-from onnxlrp.planning.paths import Paths
 from onnxlrp.planning.program import Planner, Program, programs, unused_entries
 from onnxlrp.planning.report import plan_steps, totals
 from onnxlrp.planning.target import Explained, Target, check_index, parse_target, resolve_outputs
@@ -84,31 +84,6 @@ class _Part:
     ledger: Ledger = field(default_factory=Ledger)
 
 
-def explained_inputs(graph: Graph, names: Sequence[str], targets: Sequence[Explained]) -> tuple[str, ...]:
-    """The inputs to explain: those named, or every float input that the target depends on.
-
-    Raises:
-        UsageError: a named input does not exist, is not made of floats, or has no way to the target.
-        ConversionError: no input has a way to the target.
-    """
-    floats = [i for i in graph.inputs if graph.is_float(i)]
-    for name in names:
-        if name not in graph.inputs:
-            raise UsageError(f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}")
-        if name not in floats:
-            raise UsageError(f"input {name!r} is not made of floats and cannot be explained; explain a float tensor")
-    chosen = tuple(dict.fromkeys(names)) or tuple(floats)
-    ways = [Paths(graph, chosen, (t.tensor,)) for t in targets]
-    reached = tuple(x for x in chosen if any(way.reaches(x) for way in ways))
-    missing = [x for x in chosen if x not in reached]
-    what = ", ".join(t.name for t in targets)
-    if names and missing:
-        raise UsageError(f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain")
-    if not reached:
-        raise ConversionError(f"output {what} does not depend on any float input, so there is nothing to explain")
-    return reached
-
-
 def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
     """Refuses a model that uses a name which the conversion gives, or by which `strip` finds what was added."""
     tensors, nodes = graph_names(graph.proto.graph)
@@ -157,7 +132,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     reading = read_for_relevance(graph, facts, b)
     graph, facts = reading.graph, reading.facts
     targets = resolve_outputs(graph, request.outputs)
-    inputs = explained_inputs(graph, request.inputs, targets)
+    explained = explained_inputs(graph, facts, request.inputs, targets)
+    inputs, leaves = tuple(x.name for x in explained), collected(explained)
     several = len(targets) > 1
     names = {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in inputs}
     _refuse_names(graph, [*names.values(), *_added_inputs(targets, several), LEDGER_OUTPUT])
@@ -166,24 +142,17 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     if target.mode == "top" and several:
         raise UsageError("top:K explains one output at a time; name one with --output")
 
-    pinned = frozenset(t.tensor for t in targets) | frozenset(inputs)
+    pinned = frozenset(t.tensor for t in targets) | frozenset(leaves)
     parts: list[_Part] = []
-    planners = [Planner(reading, table, inputs, (t.tensor,), pinned, b) for t in targets]
+    planners = [Planner(reading, table, leaves, (t.tensor,), pinned, b) for t in targets]
     for t, planner, program in zip(targets, planners, programs(planners), strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))
         ledger = Ledger(request.ledger)
         first = {t.tensor: (Relevance(seed.multiplier, t.tensor),)}
-        walked = walk(b, facts, program, first, inputs, frozenset(planner.paths.between), ledger)
-        types = {x: RELEVANCE_TYPES[request.relevance_type] or graph.dtype(x) for x in inputs}
+        walked = walk(b, facts, program, first, leaves, frozenset(planner.paths.between), ledger)
         outputs = tuple(
-            Output(
-                names[x, t.name],
-                as_output(b, walked.relevance.get(x), x, table.output == "gradient", types[x]),
-                graph.shape(x),
-                x,
-                types[x],
-            )
-            for x in inputs
+            _output(b, graph, x, names[x.name, t.name], walked, table.output == "gradient", request.relevance_type)
+            for x in explained
         )
         parts.append(_Part(t, program, walked, seed, outputs, ledger))
     emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request)
@@ -218,6 +187,19 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         ),
     )
     return Converted(prepared.model, plan, relevance)
+
+
+def _output(
+    b: Builder, graph: Graph, x: ExplainedInput, name: str, walked: Walked, gradient: bool, relevance_type: str
+) -> Output:
+    """What is returned for one explained input."""
+    dtype = RELEVANCE_TYPES[relevance_type] or graph.dtype(x.tensors[0])
+    if x.is_token:
+        shares = [(walked.relevance.get(tensor), tensor, ids) for tensor, ids in zip(x.tensors, x.ids, strict=True)]
+        tensor = as_token_output(b, shares, x.name, gradient, dtype)
+    else:
+        tensor = as_output(b, walked.relevance.get(x.name), x.name, gradient, dtype)
+    return Output(name, tensor, graph.shape(x.name), x.name, dtype)
 
 
 def _ends(planners: Sequence[Planner]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from onnxlrp.emit import control
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context, Ledger
 from onnxlrp.emit.relevance import Relevance, total
+from onnxlrp.errors import ConversionError
 from onnxlrp.operators.behaviour import Stop
 from onnxlrp.planning.control import BodyProgram, Control
 from onnxlrp.planning.program import Program, Step
@@ -103,10 +104,35 @@ def run_body(
 def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool, dtype: int) -> str:
     """What is returned for an explained input, in element type `dtype`: the map, or with `gradient` the multiplier."""
     with b.scope("output"):
-        if relevance is None:
-            value = b.zeros_like(x)
-        elif gradient and relevance.base == x:
-            value = relevance.value
-        else:
-            value = relevance.as_map(b)
-        return b.cast_down(value, dtype)
+        return b.cast_down(_value(b, relevance, x, gradient), dtype)
+
+
+def _value(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -> str:
+    if relevance is None:
+        return b.zeros_like(x)
+    return relevance.value if gradient and relevance.base == x else relevance.as_map(b)
+
+
+def as_token_output(
+    b: Builder, shares: Sequence[tuple[Relevance | None, str, str]], ids: str, gradient: bool, dtype: int
+) -> str:
+    """What is returned for token ids, in their shape: relevance summed over the width of the embeddings.
+
+    Args:
+        shares: (relevance, embedding, ids that it was looked up by) for each lookup.
+    """
+    with b.scope("output"):
+        sums = []
+        for relevance, embedding, looked_up in shares:
+            width = _axes_behind(b, embedding, looked_up)
+            total = b.op("ReduceSum", _value(b, relevance, embedding, gradient), b.integers(width), keepdims=0)
+            sums.append(total if looked_up == ids else b.reshape_like(total, ids))
+        return b.cast_down(b.sum(sums), dtype)
+
+
+def _axes_behind(b: Builder, embedding: str, ids: str) -> range:
+    """The axes of an embedding that the ids do not have."""
+    rank, own = b.graph.rank(embedding), b.graph.rank(ids)
+    if rank is None or own is None:
+        raise ConversionError(f"the rank of the embeddings {embedding} is not known; run shape inference first")
+    return range(own - rank, 0)

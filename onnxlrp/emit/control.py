@@ -403,8 +403,8 @@ def totals_of(
     for tensor, given in start.items():
         if tensor not in part.between:
             # An output that does not depend on anything explained.
-            kept["bias"] += [r.as_map(b) for r in given]
+            kept["bias"] += [r.as_finite_map(b) for r in given]
     for number, step in enumerate(part.program.steps):
         if isinstance(step.behaviour, Stop):
-            kept["other"] += [r.as_map(b) for r in arrived.get(number, ())]
+            kept["other"] += [r.as_finite_map(b) for r in arrived.get(number, ())]
     return kept

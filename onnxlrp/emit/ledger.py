@@ -16,7 +16,7 @@ COLUMNS = ("arrived", "sent", "bias", "stabiliser", "other", "stopped", "mass")
 
 
 def _maps(b: Builder, given: Sequence[Relevance]) -> list[str]:
-    return [r.as_map(b) for r in given]
+    return [r.as_finite_map(b) for r in given]
 
 
 def ledger_table(b: Builder, parts: Sequence[tuple[Program, Walked, Ledger]]) -> str:

@@ -25,6 +25,13 @@ class Relevance:
         """The tensor R."""
         return self.value if self.base is None else b.mul(self.base, self.value)
 
+    def as_finite_map(self, b: Builder) -> str:
+        """The tensor R for adding up: nothing where the multiplier is 0, even of an infinite base (a mask)."""
+        if self.base is None:
+            return self.value
+        zero = b.scalar(0.0, self.value)
+        return b.where(b.op("Equal", self.value, zero), zero, self.as_map(b))
+
     def is_multiplier_of(self, tensor: str) -> bool:
         return self.base == tensor
 

@@ -37,7 +37,8 @@ def softmax(at: Situation) -> Linear | Refusal:
         return b.mul(s, b.sub(m, total(b, b.mul(s, m))))
 
     def constant_term(b: Builder) -> str:
-        return b.sub(y, forward(b, x, None))
+        # A mask adds -inf, whose share is 0: so is that of any number that is low enough.
+        return b.sub(y, forward(b, b.at_least(x, b.scalar(-1e30, x)), None))
 
     return Linear(
         "normalization",

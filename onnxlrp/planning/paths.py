@@ -29,7 +29,7 @@ class Paths:
     """Float paths from explained inputs to the target tensors."""
 
     def __init__(self, graph: Graph, explained: Sequence[str], targets: Sequence[str]) -> None:
-        self.graph, self.targets = graph, tuple(targets)
+        self.graph, self.targets, self.explained = graph, tuple(targets), frozenset(explained)
         #: Tensors that depend on an explained input through data inputs and floats alone.
         self.forward: set[str] = set(explained)
         for node in graph.nodes:

@@ -127,7 +127,7 @@ class Planner:
         receiving = self._receiving = set(self.paths.targets)
         steps: list[Step] = []
         for node in reversed(self.graph.nodes):
-            if not receiving.intersection(node.outputs):
+            if not receiving.intersection(node.outputs) or self._is_origin(node):
                 continue
             step = self._step(node)
             if step is None:
@@ -137,6 +137,10 @@ class Planner:
             steps.append(step)
             receiving.update(x for x in step.receivers if x in self.paths.forward)
         return Program(tuple(steps))
+
+    def _is_origin(self, node: Node) -> bool:
+        """Whether a node makes explained tensors (embeddings that were looked up) of nothing that is explained."""
+        return not self.paths.explained.isdisjoint(node.outputs) and not self._active(node)
 
     def _active(self, node: Node) -> frozenset[str]:
         return frozenset(i for i in reads(node) if i in self.paths.forward)

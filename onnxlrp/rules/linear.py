@@ -21,6 +21,9 @@ from onnxlrp.rules.recipe import (
     uses_bias,
 )
 
+#: No activation is larger; what is counts as this.
+_LARGE = 1e30
+
 
 def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
     """R_i = x_i sum_j w_ij R_j / st(z_j). With epsilon 0 this is LRP-0 and needs no division at all.
@@ -36,6 +39,9 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
         s = b.mask(b.is_positive(z), r.value) if z != op.y else r.value
     elif r.base == z and p.get("stabiliser", "sign") == "sign":
         magnitude = z if ctx.facts.nonnegative(z) else b.op("Abs", z)
+        if op.kind == "sum" and op.bias is not None:
+            # An attention mask adds -inf, and nothing comes back from there: 0 * inf must not be computed.
+            magnitude = b.at_most(magnitude, b.scalar(_LARGE, z))
         s = b.div(b.mul(r.value, magnitude), b.add(magnitude, b.scalar(size, z)))
         ctx.book("stabiliser", lambda: b.scale(b.mul(s, b.op("Sign", z)), size))
     elif only_where_positive(ctx, op, r) and size and p.get("stabiliser", "sign") == "sign":

@@ -117,8 +117,16 @@ def divide(ctx: Context, op: Linear, r: Relevance, d: str, p: Parameters, sign: 
 
 
 def book_bias(ctx: Context, op: Linear, s: str, bias: str | None) -> None:
+    def amount() -> str:
+        b, shift = ctx.b, on_output(ctx.b, op, bias or "")
+        if op.kind != "sum":
+            return b.mul(s, shift)
+        # Of an infinite mask nothing comes back, and nothing is what it keeps.
+        none = b.op("Equal", s, b.scalar(0.0, s))
+        return b.where(none, b.scalar(0.0, s), b.mul(s, shift))
+
     if bias is not None:
-        ctx.book("bias", lambda: ctx.b.mul(s, on_output(ctx.b, op, bias)))
+        ctx.book("bias", amount)
 
 
 def parts_of(b: Builder, op: Linear, part: Part) -> list[tuple[Map | None, str]]:
@@ -152,7 +160,7 @@ def book_difference(ctx: Context, account: str, came: Sequence[Relevance], sent:
     """Books what came and was not sent on, where a step keeps it by its nature (a derivative, a constant border)."""
 
     def book(r: Relevance, sign: float) -> None:
-        ctx.book(account, lambda: ctx.b.scale(r.as_map(ctx.b), sign))
+        ctx.book(account, lambda: ctx.b.scale(r.as_finite_map(ctx.b), sign))
 
     for r in came:
         book(r, 1.0)

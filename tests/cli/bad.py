@@ -39,17 +39,17 @@ def open_classifier() -> ModelProto:
 
 
 def unsupported() -> ModelProto:
-    """Three nodes in the way of relevance, of two domains, one behind the other."""
+    """Three nodes in the way of relevance, of three domains, one behind the other."""
     nodes = [
-        helper.make_node("Einsum", ["x"], ["a"], name="sum_up", equation="ij->ij"),
+        helper.make_node("SumUp", ["x"], ["a"], name="sum_up", domain="org.example"),
         helper.make_node("Frobnicate", ["a"], ["b"], name="mystery", domain="com.example"),
         helper.make_node("Relu", ["b"], ["c"], name="fine"),
-        helper.make_node("Det", ["c"], ["d"], name="determinant"),
+        helper.make_node("Dropout", ["c", "", "training"], ["d"], name="shaky"),
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 3])
-    d = helper.make_tensor_value_info("d", TensorProto.FLOAT, [])
-    model = _model(nodes, [x], [d], [])
-    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    d = helper.make_tensor_value_info("d", TensorProto.FLOAT, [3, 3])
+    model = _model(nodes, [x], [d], [helper.make_tensor("training", TensorProto.BOOL, [], [True])])
+    model.opset_import.extend([helper.make_opsetid("com.example", 1), helper.make_opsetid("org.example", 1)])
     return model
 
 

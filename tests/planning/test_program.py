@@ -238,7 +238,7 @@ def test_what_depends_on_other_inputs_alone_is_no_step() -> None:
     ("options", "message"),
     [
         ({"inputs": ("q",)}, "the model has no input 'q'; its inputs are x, other, ids"),
-        ({"inputs": ("ids",)}, "input 'ids' is not made of floats"),
+        ({"inputs": ("ids",)}, "input 'ids' is neither made of floats nor"),
         ({"inputs": ("other",), "outputs": ("z",)}, "output z does not depend on input 'other'"),
         ({"outputs": ("y", "z"), "target": "top:2"}, "top:K explains one output at a time"),
         ({"target": (1, 2)}, "target 1,2 has 2 indices"),

@@ -1,0 +1,109 @@
+"""What is explained at the far end: float inputs as they are, integer inputs by the rows they pick from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onnxlrp.errors import ConversionError, UsageError
+from onnxlrp.graph.view import Graph, Node
+from onnxlrp.planning.paths import Paths
+from onnxlrp.planning.target import Explained
+from onnxlrp.understand.facts import Facts
+
+#: What may stand between ids and the lookup without changing the order of the ids.
+_KEEPS_ORDER = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+
+
+@dataclass(frozen=True)
+class ExplainedInput:
+    """An explained input and the tensors at which its relevance is collected.
+
+    Attributes:
+        tensors: the input itself; of token ids the embeddings that are looked up by them, one or several.
+        ids: for token ids: the tensors that the lookups were made with, in the order of `tensors`.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+    @property
+    def is_token(self) -> bool:
+        return bool(self.ids)
+
+
+def lookups(graph: Graph, facts: Facts, ids: str) -> ExplainedInput | None:
+    """An integer input as far as it picks rows from tables of floats that do not depend on the data; else None."""
+    found: list[tuple[str, str]] = []
+    pending = [ids]
+    while pending:
+        tensor = pending.pop(0)
+        for node in graph.consumers.get(tensor, ()):
+            if node.domain:
+                continue
+            if node.op in _KEEPS_ORDER and node.inputs[0] == tensor and not graph.is_float(node.outputs[0]):
+                pending.append(node.outputs[0])
+            elif node.op == "Gather" and node.inputs[1] == tensor and facts.is_constant(node.inputs[0]):
+                embedding = _embedding(graph, node)
+                if embedding is not None:
+                    found.append((embedding, tensor))
+    if not found:
+        return None
+    return ExplainedInput(ids, tuple(e for e, _ in found), tuple(i for _, i in found))
+
+
+def _embedding(graph: Graph, node: Node) -> str | None:
+    """The floats that a lookup along axis 0 gives; of a quantised table behind its DequantizeLinear."""
+    y = node.outputs[0]
+    if node.attribute("axis", 0) not in (0, -(graph.rank(node.inputs[0]) or 0)):
+        return None
+    if graph.is_float(y):
+        return y
+    readers = graph.consumers.get(y, ())
+    if len(readers) == 1 and readers[0].op == "DequantizeLinear" and readers[0].inputs[0] == y:
+        return readers[0].outputs[0]
+    return None
+
+
+def explained_inputs(
+    graph: Graph, facts: Facts, names: Sequence[str], targets: Sequence[Explained]
+) -> tuple[ExplainedInput, ...]:
+    """The inputs to explain: those named, or every float and token input that the target depends on.
+
+    Raises:
+        UsageError: a named input does not exist, has neither floats nor looked-up ids, or has no way to the target.
+        ConversionError: no input has a way to the target.
+    """
+    possible = {i: _explainable(graph, facts, i) for i in graph.inputs}
+    for name in names:
+        if name not in possible:
+            raise UsageError(f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}")
+        if possible[name] is None:
+            raise UsageError(
+                f"input {name!r} is neither made of floats nor are its values looked up in a table of floats,"
+                " so it cannot be explained; explain another input, or start behind it"
+            )
+    chosen = [x for name in tuple(dict.fromkeys(names)) or graph.inputs if (x := possible[name]) is not None]
+    ways = [Paths(graph, collected(chosen), (t.tensor,)) for t in targets]
+    reached = tuple(x for x in chosen if any(way.reaches(tensor) for way in ways for tensor in x.tensors))
+    missing = [x.name for x in chosen if x not in reached]
+    what = ", ".join(t.name for t in targets)
+    if names and missing:
+        raise UsageError(f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain")
+    if not reached:
+        raise ConversionError(
+            f"output {what} does not depend on any float input or on token ids, so there is nothing to explain"
+        )
+    return reached
+
+
+def _explainable(graph: Graph, facts: Facts, name: str) -> ExplainedInput | None:
+    if graph.is_float(name):
+        return ExplainedInput(name, (name,))
+    return lookups(graph, facts, name)
+
+
+def collected(inputs: Iterable[ExplainedInput]) -> tuple[str, ...]:
+    """The tensors at which relevance is collected, each once."""
+    return tuple(dict.fromkeys(tensor for x in inputs for tensor in x.tensors))
