@@ -25,6 +25,13 @@ from onnxlrp.cli.output import counting, print_json
     "the model's other inputs. Without: all of them.",
 )
 @click.option(
+    "--target-mask",
+    "mask",
+    metavar="FILE",
+    help="Images: explain a region of an output map: the sum of the class --target over the pixels that are not black "
+    "in this image, which is as large as the photo; without --target, of the likeliest class at each.",
+)
+@click.option(
     "--labels",
     metavar="FILE",
     help="Class names, one per line or as JSON; 'imagenet' for the built-in ones.  [default: numbers only]",
@@ -51,6 +58,7 @@ def explain(
     image: dict[str, Any],
     sound: dict[str, Any],
     table: dict[str, Any],
+    mask: str | None,
     as_json: bool,
     top: int,
     **common: Any,
@@ -68,6 +76,10 @@ def explain(
     from onnxlrp.explain.preprocess import ImageOptions
 
     kind = kind_of(data)
+    if mask is not None:
+        if kind != "images":
+            raise click.UsageError("--target-mask goes with image files as DATA.")
+        common["mask"] = mask
     asked = {**common, **request, "top": top, **({"data": by_name} if by_name else {})}
     results: Any
     with counting("Explaining") as progress:

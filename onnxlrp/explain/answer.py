@@ -71,6 +71,8 @@ def _subjects(
     answer: Answer, values: np.ndarray, scores: ClassScores | None, labels: Sequence[str] | None, job: Job
 ) -> list[Subject]:
     """What each map explains."""
+    if job.region:
+        return [Subject(job.region)]
     count = job.maps or 1
     largest = job.maps is not None or (job.target == "argmax" and " along " not in answer.target)
     if scores is not None and (largest or job.target == "argmax"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
@@ -15,8 +16,9 @@ from onnxlrp.explain.layout import find_image_input
 from onnxlrp.explain.load import check_photo, expand_paths, read_photo
 from onnxlrp.explain.naming import refuse_overwriting, unique_stems
 from onnxlrp.explain.preprocess import ImageOptions, Prepared, Recipe, recipe_for
+from onnxlrp.explain.region import Region, read_region
 from onnxlrp.explain.results import ImageResult, Sample, planned_files, write_sample
-from onnxlrp.explain.session import Asked, Explainer, Model, answer_of, open_model, run
+from onnxlrp.explain.session import Asked, Explainer, Model, answer_of, open_model, open_region, run
 
 #: Called with the number of images done and of all images; first with 0.
 Progress = Callable[[int, int], None]
@@ -30,6 +32,7 @@ def explain_images(
     *,
     options: ImageOptions | None = None,
     data: Mapping[str, Value] | None = None,
+    mask: str | Path | None = None,
     out_dir: str | Path = ".",
     labels: str | Path | Sequence[str] | None = None,
     top: int = 5,
@@ -42,6 +45,8 @@ def explain_images(
     `cat.default.overlay.png`, `cat.default.heatmap.png` and `cat.default.npz`. A chosen class adds
     `.class-7`, each map of top:K `.top-1`, `.top-2` ...; a second image with the same name gets a number.
     `data` fills the model's other inputs by name; images then go through one by one.
+    `mask` is an image as large as the photo: explained is the sum of the class `target` over the positions of an output
+    map that lie in it, or without a target the sum of the largest class at each of them.
     `out_dir` is made when missing. `labels` is a file, a sequence of names or "imagenet"; `top` how many
     classes each result lists.
 
@@ -51,12 +56,32 @@ def explain_images(
     files = expand_paths(paths)
     for file in files:
         check_photo(file)
-    explainer, job = open_model(model, asked, labels, top)
+    seeded, region = None, None
+    if mask is None:
+        explainer, job = open_model(model, asked, labels, top)
+    else:
+        region = read_region(mask, asked.get("target"), asked.get("axis"))
+        explainer, seeded, job = open_region(model, asked, labels, top, region)
     options = options or ImageOptions()
     others = {name: feed.array for name, feed in feeds_for(explainer, dict(data or {}), options).items()}
     return explain_files(
-        explainer, files, job, options=options, others=others, out_dir=Path(out_dir), progress=progress
+        explainer,
+        files,
+        job,
+        options=options,
+        others=others,
+        seeding=None if seeded is None or region is None else Seeding(seeded, region),
+        out_dir=Path(out_dir),
+        progress=progress,
     )
+
+
+@dataclass(frozen=True)
+class Seeding:
+    """What explains a region: a session that takes a seed, and the region that seeds are made of."""
+
+    explainer: Explainer
+    region: Region
 
 
 def explain_files(
@@ -66,6 +91,7 @@ def explain_files(
     *,
     options: ImageOptions,
     others: Mapping[str, np.ndarray] | None = None,
+    seeding: Seeding | None = None,
     out_dir: Path,
     progress: Progress | None = None,
 ) -> list[ImageResult]:
@@ -84,7 +110,7 @@ def explain_files(
     report(0, len(files))
     results: list[ImageResult] = []
     for batch in _batches(files, recipe, 1 if others else _BATCH):
-        for sample in _run(explainer, recipe, batch, others, job):
+        for sample in _run(explainer, recipe, batch, others, job, seeding):
             prefix = prefixes[len(results)]
             results.append(write_sample(prefix, sample, recipe, job))
             report(len(results), len(files))
@@ -105,13 +131,24 @@ def _batches(files: Sequence[Path], recipe: Recipe, open_batch: int) -> Iterator
 
 
 def _run(
-    explainer: Explainer, recipe: Recipe, batch: Sequence[Prepared], others: Mapping[str, np.ndarray], job: Job
+    explainer: Explainer,
+    recipe: Recipe,
+    batch: Sequence[Prepared],
+    others: Mapping[str, np.ndarray],
+    job: Job,
+    seeding: Seeding | None,
 ) -> Iterator[Sample]:
     """Run one batch; a model with a fixed batch gets its last photo repeated to fill it."""
     size = recipe.image_input.batch or len(batch)
     arrays = [prepared.array for prepared in batch]
     stacked = np.stack(arrays + arrays[-1:] * (size - len(arrays)))
-    found = run(explainer, job, {recipe.image_input.name: stacked, **others})
+    feeds = {recipe.image_input.name: stacked, **others}
+    found = run(explainer, job, feeds)
+    if seeding is not None:
+        if found.explained_output is None:
+            raise UsageError("the explained output is an input of the model, which no mask can be laid on")
+        seeds = seeding.region.seeds(found.explained_output, batch, recipe.image_input.layout)
+        found = seeding.explainer.explain(feeds, seed=seeds)
     for index, prepared in enumerate(batch):
         relevance = found.relevance[recipe.image_input.name][index]
         yield Sample(prepared, relevance, answer_of(found, index, size))

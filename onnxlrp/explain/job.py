@@ -16,6 +16,7 @@ class Job:
     """What all samples of one call share; `model` and `rules` are names for people.
 
     `target_each_run`: the model takes the target with every run (it was converted with the target "input").
+    `region` and `region_tag`: a part of the output that is explained in place of a target, in words and in file names.
     """
 
     model: str
@@ -24,11 +25,13 @@ class Job:
     labels: tuple[str, ...] | None = None
     top: int = 5
     target_each_run: bool = False
+    region: str = ""
+    region_tag: str = ""
 
     @property
     def tag(self) -> str:
         """The part of file names that tells rule table and chosen target apart."""
-        name = safe(self.rules)
+        name = f"{safe(self.rules)}.{safe(self.region_tag)}" if self.region_tag else safe(self.rules)
         if isinstance(self.target, int):
             return f"{name}.class-{self.target}"
         if isinstance(self.target, tuple):

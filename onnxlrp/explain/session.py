@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -15,6 +16,7 @@ from onnxlrp.explain.answer import Answer
 from onnxlrp.explain.job import Job, Target
 from onnxlrp.explain.labels import read_labels
 from onnxlrp.explain.layout import Dimension
+from onnxlrp.explain.region import Region
 from onnxlrp.read.load import load
 
 Model = str | Path | bytes | onnx.ModelProto
@@ -59,7 +61,7 @@ class Explainer(Protocol):
     def input_types(self) -> Mapping[str, Any]: ...
     @property
     def explained(self) -> Sequence[str]: ...
-    def explain(self, inputs: Mapping[str, np.ndarray], /, *, target: Any = None) -> Explanation: ...
+    def explain(self, inputs: Mapping[str, np.ndarray], /, *, target: Any = None, seed: Any = None) -> Explanation: ...
 
 
 def open_model(
@@ -103,6 +105,30 @@ def open_model(
         target_each_run=each_run,
     )
     return session, job
+
+
+def open_region(
+    model: Model, asked: Asked, labels: str | Path | Sequence[str] | None, top: int, region: Region
+) -> tuple[Explainer, Explainer, Job]:
+    """Two sessions: one that takes a seed, and one that says what the explained output is, for seeds to be made of.
+
+    Raises UsageError for a model that was converted already, and what `open_model` raises.
+    """
+    from onnxlrp import Explainer as Session
+
+    if metadata.read(load(model).model) is not None:
+        raise UsageError("a mask as the target needs the original model, not one that was converted already")
+    asked = {**asked, "target": None, "axis": None}
+    scout, job = open_model(model, asked, labels, top)
+    seeded = Session(
+        model,
+        rules=asked.get("rules"),
+        target="seed",
+        inputs=asked.get("inputs", ()),
+        outputs=asked.get("outputs", ()),
+        providers=asked.get("providers"),
+    )
+    return scout, seeded, replace(job, region=region.words(job.labels), region_tag=region.tag)
 
 
 def _refuse_given_values(target: Target | None, advice: str) -> None:
