@@ -195,6 +195,10 @@ class Builder:
         """A 0-d constant of `like`'s element type."""
         return self.full((), value, like)
 
+    def lowest(self, like: str) -> str:
+        """A 0-d constant for what is masked: half of the smallest number of `like`'s type, so that sums stay finite."""
+        return self.scalar(-_LARGEST[self.dtype(like)] / 2, like)
+
     def full(self, shape: Sequence[int], value: float, like: str) -> str:
         """A constant of `like`'s element type with one value everywhere. For small shapes only."""
         return self.constant(np.full(tuple(shape), value, self.numpy_type(like)))

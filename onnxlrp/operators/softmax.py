@@ -6,11 +6,70 @@ derivative is J as well, so that every rule without a choice of signs gives x * 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Term
+from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation, register
 
 _TREATMENT = "linear around the input: its Jacobian; the constant term of the expansion acts as a bias"
+
+#: Steps behind which minus infinity can stand although the data are finite: masks come in by the first, and pass the
+#: others.
+_MASKING = frozenset({"Add", "Sub", "Where", "Sum", "Concat", "Pad", "ScatterND", "ScatterElements"})
+_PASSING = frozenset(
+    {
+        "Mul",
+        "Div",
+        "Cast",
+        "Identity",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Expand",
+        "Slice",
+        "Gather",
+        "Neg",
+    }
+)
+
+
+def _may_be_masked(at: Situation, x: str) -> bool:
+    """Whether a tensor may hold minus infinity where the data are finite."""
+    seen: set[tuple[str, bool]] = set()
+    pending = [(x, False)]
+    while pending:
+        tensor, behind_a_mask = latest = pending.pop()
+        if latest in seen:
+            continue
+        seen.add(latest)
+        node = at.graph.producer.get(tensor)
+        if at.facts.is_constant(tensor):
+            value = at.facts.value(tensor)
+            if value is None or not np.isfinite(value).all():
+                return True
+        elif node is None:
+            if behind_a_mask:
+                return True
+        elif node.op == "Log":
+            return True
+        elif not node.domain and node.op in _MASKING | _PASSING:
+            further = behind_a_mask or node.op in _MASKING
+            pending += [(i, further) for i in node.inputs if i and at.graph.is_float(i)]
+    return False
+
+
+@lowers("Softmax LogSoftmax")
+def masked_softmax(at: Situation, b: Builder) -> Sequence[str] | None:
+    """Where scores are masked by minus infinity, of scores that are bounded below: 0 times infinity is no number."""
+    (x,) = at.node.inputs
+    if not _may_be_masked(at, x):
+        return None
+    return (b.op(at.node.op, b.at_least(x, b.lowest(x)), **at.node.attributes),)
 
 
 @register("Softmax LogSoftmax", "normalization", _TREATMENT, "y (m - sum y m), m - softmax(x) sum m")
