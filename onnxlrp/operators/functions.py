@@ -1,0 +1,110 @@
+"""Operators that are read as the function that the standard defines them by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto, defs, helper, numpy_helper
+
+from onnxlrp.emit.builder import Builder
+from onnxlrp.graph.renaming import renamed_node
+from onnxlrp.operators.behaviour import Refusal
+from onnxlrp.operators.lowering import lowers
+from onnxlrp.operators.registry import Situation
+
+_TREATMENT = "taken apart into the function that the standard defines it by"
+
+
+def body_of(at: Situation) -> FunctionProto | Refusal:
+    """The function that defines a node's operator, for its attributes and the types of its inputs."""
+    node, proto = at.node, at.graph.node_protos[at.node.index]
+    imports = {o.domain: o.version for o in at.graph.proto.opset_import}
+    version = imports.get(node.domain, at.graph.opset)
+    try:
+        # The stubs of onnx leave out what the class has.
+        schema: Any = defs.get_schema(node.op, version, node.domain)
+        if schema.has_function:
+            body: FunctionProto = schema.function_body
+            return body
+        types = [_type(at, name).SerializeToString() for name in node.inputs]
+        made = FunctionProto()
+        made.ParseFromString(schema.get_context_dependent_function(proto.SerializeToString(), types))
+        return made
+    except Exception as error:
+        # onnx raises many unrelated classes here, for bodies that it cannot make of these inputs and attributes.
+        first = str(error).strip().splitlines()[:1]
+        return Refusal(
+            f"onnx cannot make the function that defines it ({first[0] if first else type(error).__name__})",
+            "give its inputs types and shapes, or export it as standard operators",
+        )
+
+
+def _type(at: Situation, tensor: str) -> TypeProto:
+    if not tensor:
+        return TypeProto()
+    return helper.make_tensor_type_proto(at.graph.dtype(tensor), at.graph.shape(tensor))
+
+
+def _given(attribute: AttributeProto, caller: NodeProto, domain: str) -> AttributeProto | None:
+    """An attribute of a node in a body, with what it refers to in its place."""
+    if not attribute.ref_attr_name:
+        return attribute
+    found = next((a for a in caller.attribute if a.name == attribute.ref_attr_name), None)
+    if found is None:
+        default = defs.get_schema(caller.op_type, domain).attributes[attribute.ref_attr_name].default_value
+        found = default if default.type else None
+    if found is None:
+        return None
+    result = AttributeProto()
+    result.CopyFrom(found)
+    result.name = attribute.name
+    return result
+
+
+def _constant(node: NodeProto) -> Any:
+    (attribute,) = node.attribute
+    value = helper.get_attribute_value(attribute)
+    if attribute.name == "value":
+        return numpy_helper.to_array(value)
+    kind = "float32" if attribute.name.startswith("value_float") else "int64"
+    return np.asarray(value, kind)
+
+
+def _append(b: Builder, node: NodeProto) -> Sequence[str]:
+    """The node of a body whose inputs have their new names already."""
+    values = {a.name: _value(a) for a in node.attribute}
+    if any(a.type == AttributeProto.GRAPH for a in node.attribute):
+        return b.append(node.op_type, node.input, [0] * len(node.output), **values)
+    return b.ops(node.op_type, *node.input, outputs=len(node.output), **values)
+
+
+def _value(attribute: AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    return value.decode() if attribute.type == AttributeProto.STRING else value
+
+
+@lowers("LinearAttention CausalConvWithState", treatment=_TREATMENT)
+def by_body(at: Situation, b: Builder) -> Sequence[str] | Refusal:
+    """The nodes of the function, with the node's inputs and attributes in it."""
+    body = body_of(at)
+    if isinstance(body, Refusal):
+        return body
+    caller = at.graph.node_protos[at.node.index]
+    names = {formal: at.node.input(i) for i, formal in enumerate(body.input)}
+    for inner in body.node:
+        if inner.domain not in ("", "ai.onnx"):
+            return Refusal(f"the function that defines it uses {inner.domain}.{inner.op_type}")
+        if inner.op_type == "Constant":
+            names[inner.output[0]] = b.constant(_constant(inner))
+            continue
+        renamed = renamed_node(inner, names, inner.name)
+        given = [_given(a, caller, at.node.domain) for a in renamed.attribute]
+        del renamed.attribute[:]
+        renamed.attribute.extend(a for a in given if a is not None)
+        names.update(zip(inner.output, _append(b, renamed), strict=True))
+    return [names[o] for o in body.output][: len(at.node.outputs)]
+
+
+lowers("FlexAttention", domain="ai.onnx.preview", treatment=_TREATMENT)(by_body)
