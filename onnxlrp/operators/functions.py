@@ -19,26 +19,32 @@ _TREATMENT = "taken apart into the function that the standard defines it by"
 
 def body_of(at: Situation) -> FunctionProto | Refusal:
     """The function that defines a node's operator, for its attributes and the types of its inputs."""
-    node, proto = at.node, at.graph.node_protos[at.node.index]
+    node = at.node
     imports = {o.domain: o.version for o in at.graph.proto.opset_import}
-    version = imports.get(node.domain, at.graph.opset)
     try:
         # The stubs of onnx leave out what the class has.
-        schema: Any = defs.get_schema(node.op, version, node.domain)
-        if schema.has_function:
-            body: FunctionProto = schema.function_body
-            return body
-        types = [_type(at, name).SerializeToString() for name in node.inputs]
-        made = FunctionProto()
-        made.ParseFromString(schema.get_context_dependent_function(proto.SerializeToString(), types))
-        return made
+        schema: Any = defs.get_schema(node.op, imports.get(node.domain, at.graph.opset), node.domain)
+        body = schema.function_body if schema.has_function else _made_for(schema, at)
     except Exception as error:
         # onnx raises many unrelated classes here, for bodies that it cannot make of these inputs and attributes.
         first = str(error).strip().splitlines()[:1]
-        return Refusal(
-            f"onnx cannot make the function that defines it ({first[0] if first else type(error).__name__})",
-            "give its inputs types and shapes, or export it as standard operators",
-        )
+        return _no_body(first[0] if first else type(error).__name__)
+    return body if body.node else _no_body("sizes that it depends on are not known")
+
+
+def _made_for(schema: Any, at: Situation) -> FunctionProto:
+    proto = at.graph.node_protos[at.node.index]
+    types = [_type(at, name).SerializeToString() for name in at.node.inputs]
+    body = FunctionProto()
+    body.ParseFromString(schema.get_context_dependent_function(proto.SerializeToString(), types))
+    return body
+
+
+def _no_body(reason: str) -> Refusal:
+    return Refusal(
+        f"onnx cannot make the function that defines it ({reason})",
+        "give its inputs types and shapes, or export it as standard operators",
+    )
 
 
 def _type(at: Situation, tensor: str) -> TypeProto:
