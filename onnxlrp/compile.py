@@ -32,6 +32,7 @@ from onnxlrp.planning.report import plan_steps, totals
 from onnxlrp.planning.target import Explained, Target, check_index, parse_target, resolve_outputs
 from onnxlrp.read.prepare import Prepared
 from onnxlrp.tables import RuleTable, load_table
+from onnxlrp.understand.declared import Declared, as_text, libraries, unused_declarations
 from onnxlrp.understand.facts import Facts
 from onnxlrp.understand.reading import Reading, read_for_relevance
 from onnxlrp.version import VERSION
@@ -129,7 +130,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     facts = Facts(graph, prepared.source.data_folders)
     original, known = graph, facts
     b = Builder(graph)
-    reading = read_for_relevance(graph, facts, b)
+    declared = Declared(table.operators, libraries(table, prepared.source.model))
+    reading = read_for_relevance(graph, facts, b, declared)
     graph, facts = reading.graph, reading.facts
     targets = resolve_outputs(graph, request.outputs)
     explained = explained_inputs(graph, facts, request.inputs, targets)
@@ -168,7 +170,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         explained_inputs=inputs,
         explained_outputs=tuple(t.name for t in targets),
         steps=rows,
-        warnings=unused_entries(table, planners),
+        warnings=(*unused_declarations(table, prepared.model), *unused_entries(table, planners)),
         notes=(*prepared.notes, *(n for t in targets for n in t.notes), *_ends(planners)),
         forward_macs=forward,
         relevance_macs=added,
@@ -183,7 +185,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             target=str(target),
             relevance=relevance,
             explained_output=targets[0].tensor,
-            settings=_settings(table, request, plan, names, several),
+            settings=_settings(table, request, plan, names, several, prepared.source.model),
         ),
     )
     return Converted(prepared.model, plan, relevance)
@@ -206,11 +208,16 @@ def _ends(planners: Sequence[Planner]) -> tuple[str, ...]:
     """Where relevance stops on purpose, in words."""
     nodes = dict.fromkeys(node for planner in planners for node in planner.paths.ends())
     entries = ((node, find(node)) for node in nodes)
-    return tuple(f"{node.label}: {entry.treatment}" for node, entry in entries if entry is not None)
+    return tuple(f"{node.label}: {entry.said_of(node)}" for node, entry in entries if entry is not None)
 
 
 def _settings(
-    table: RuleTable, request: Request, plan: Plan, names: Mapping[tuple[str, str], str], several: bool
+    table: RuleTable,
+    request: Request,
+    plan: Plan,
+    names: Mapping[tuple[str, str], str],
+    several: bool,
+    model: onnx.ModelProto,
 ) -> dict[str, Any]:
     """What is needed to convert the same model in the same way again."""
     settings: dict[str, Any] = {
@@ -222,6 +229,7 @@ def _settings(
     }
     if table.source != "preset":
         settings["table"] = table.text
+        settings["functions"] = as_text(libraries(table, model))
     if several:
         settings["relevance_by_output"] = {o: {x: n for (x, y), n in names.items() if y == o} for _, o in names}
     return settings

@@ -250,11 +250,10 @@ class Builder:
         self._dtypes[name] = self.own_dtype(tensor)
 
     def copy(self, node: onnx.NodeProto) -> None:
-        """Appends a node of the default domain as it is, under its own name."""
+        """Appends a node as it is, under its own name."""
         attributes = {a.name: attribute_value(a) for a in node.attribute}
-        self.nodes.append(
-            Emitted(node.op_type, node.name, tuple(node.input), tuple(node.output), attributes, self._scope)
-        )
+        names = tuple(node.input), tuple(node.output)
+        self.nodes.append(Emitted(node.op_type, node.name, *names, attributes, self._scope, node.domain))
 
     def hoist(self, tensors: Sequence[onnx.TensorProto]) -> None:
         """Initializers of subgraphs, to stand beside those of the main graph."""

@@ -21,6 +21,11 @@ Shape = tuple[Dim, ...]
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
+def shape_text(shape: Sequence[Dim]) -> str:
+    """A shape as messages show it."""
+    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """Element type (a TensorProto number, 0 if unknown) and shape (None if even the rank is unknown)."""

@@ -38,6 +38,9 @@ class Situation:
         return None
 
 
+#: Domain of what stands for operators that a rule table declares.
+DECLARED = "onnxlrp.declared"
+
 Describe = Callable[[Situation], Behaviour | Refusal]
 
 
@@ -62,6 +65,10 @@ class OperatorEntry:
     describe: Describe
     data: tuple[int, ...] | None = None
     codes: tuple[int, ...] = ()
+
+    def said_of(self, node: Node) -> str:
+        """What happens to relevance at one node of the operator, in words."""
+        return f"relevance ends: {node.attribute('reason')}" if self.domain == DECLARED else self.treatment
 
 
 _ENTRIES: dict[tuple[str, str], OperatorEntry] = {}
@@ -95,5 +102,5 @@ def find(node: Node) -> OperatorEntry | None:
 
 
 def entries() -> tuple[OperatorEntry, ...]:
-    """All entries, by domain and name."""
-    return tuple(_ENTRIES[key] for key in sorted(_ENTRIES))
+    """All entries of operators that a model can have, by domain and name."""
+    return tuple(_ENTRIES[key] for key in sorted(_ENTRIES) if key[0] != DECLARED)

@@ -10,7 +10,7 @@ from onnxlrp.emit.builder import Builder
 from onnxlrp.errors import ConversionError
 from onnxlrp.graph.view import Node, reads
 from onnxlrp.operators.behaviour import Behaviour, Linear, Product, Refusal, Stop
-from onnxlrp.operators.registry import Situation, find
+from onnxlrp.operators.registry import DECLARED, Situation, find
 from onnxlrp.planning.control import CONTROL, BodyProgram, Control, Surroundings
 from onnxlrp.planning.paths import Paths
 from onnxlrp.rules.dispatch import obstacle, receivers
@@ -81,7 +81,8 @@ class _Obstacle:
 
     def __str__(self) -> str:
         advice = f"; {self.advice}" if self.advice else ""
-        part = f" (its part {self.node.op})" if self.node.ancestors else ""
+        is_part = self.node.ancestors and self.node.domain != DECLARED
+        part = f" (its part {self.node.op})" if is_part else ""
         return f"{self.node.label}: {self.reason}{part}{advice}"
 
 
@@ -155,10 +156,11 @@ class Planner:
             return self._with_rule((node,), control(node, around), None)
         entry = find(node)
         if entry is None:
+            declare = ", declare it in the rule table ([[operator]])" if node.domain else ""
             self._refuse(
                 node,
                 "no treatment is known for this operator",
-                "export it as standard operators, or explain an output that does not pass through it",
+                f"export it as standard operators{declare}, or explain an output that does not pass through it",
             )
             return None
         behaviour = entry.describe(Situation(node, self.graph, self.facts, self._active(node)))
@@ -199,11 +201,13 @@ class Planner:
         if isinstance(behaviour, Refusal):
             self._refuse(head, behaviour.reason, behaviour.advice)
             return None
-        operator = "+".join(n.op for n in nodes)
+        operator = "+".join(n.op if n.domain != DECLARED or n.origin is None else n.origin.op for n in nodes)
         if isinstance(behaviour, Stop):
             return Step(nodes, behaviour, "stop", {}, behaviour.reason, operator=operator)
         if isinstance(behaviour, Control):
             return Step(nodes, behaviour, "inside", {}, behaviour.note, operator=operator)
+        if behaviour.kind == "declared":
+            return Step(nodes, behaviour, "pass", {}, behaviour.note, operator=operator)
         facts = StepFacts(
             operators=(head.op, *(n.op for n in nodes if n is not head)),
             kind=behaviour.kind,

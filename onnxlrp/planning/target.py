@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from onnxlrp.errors import ConversionError, UsageError
-from onnxlrp.graph.view import Dim, Graph, Node
+from onnxlrp.graph.view import Dim, Graph, Node, shape_text
 
 _HEADS = {
     "Softmax": "relevance starts at the logits before it",
@@ -200,7 +200,7 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
         if len(target.index) != len(shape) - 1:
             raise UsageError(
                 f"target {target} has {len(target.index)} indices, but output {tensor!r} of shape "
-                f"{_shape_text(shape)} takes {len(shape) - 1} (the batch axis is left out)"
+                f"{shape_text(shape)} takes {len(shape) - 1} (the batch axis is left out)"
             )
         for axis, (index, size) in enumerate(zip(target.index, shape[1:], strict=True), 1):
             if isinstance(index, Span):
@@ -221,7 +221,3 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
                 count *= size
             if target.k > count:
                 raise UsageError(f"top:{target.k} is out of range: output {tensor!r} has {count} elements")
-
-
-def _shape_text(shape: Sequence[Dim]) -> str:
-    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"

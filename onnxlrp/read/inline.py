@@ -7,7 +7,7 @@ afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import inliner
@@ -55,7 +55,7 @@ def inline(model: onnx.ModelProto) -> onnx.ModelProto:
 def _write_out_defaults(model: onnx.ModelProto) -> None:
     """Give each call the default attributes of its function, in place: the inliner leaves them out."""
     functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-    for node in _all_nodes((model.graph.node, *(function.node for function in model.functions))):
+    for node in structure.all_nodes((model.graph.node, *(function.node for function in model.functions))):
         function = functions.get((node.domain, node.op_type, node.overload))
         if function is not None:
             given = {attribute.name for attribute in node.attribute}
@@ -73,7 +73,7 @@ def _agree_on_versions(model: onnx.ModelProto) -> None:
             version = versions.setdefault(entry.domain, entry.version)
             if entry.domain in DEFAULT_DOMAINS or entry.version == version:
                 continue
-            for node in _all_nodes([function.node]):
+            for node in structure.all_nodes([function.node]):
                 if node.domain == entry.domain and _changed(node, entry.version, version):
                     raise ModelReadError(
                         f"function {function.domain}::{function.name} uses {node.domain}.{node.op_type} of version "
@@ -90,13 +90,6 @@ def _changed(node: onnx.NodeProto, before: int, after: int) -> bool:
     except onnx.defs.SchemaError:
         return False
     return schemas[0].since_version != schemas[1].since_version
-
-
-def _all_nodes(lists: Iterable[Iterable[onnx.NodeProto]]) -> Iterator[onnx.NodeProto]:
-    for nodes in lists:
-        for node in nodes:
-            yield node
-            yield from _all_nodes(body.node for body in structure.subgraphs(node))
 
 
 def _mark_older(functions: Iterable[onnx.FunctionProto], opset: int) -> list[int]:
@@ -117,7 +110,7 @@ def _mark_older(functions: Iterable[onnx.FunctionProto], opset: int) -> list[int
 
 
 def _change_domains(nodes: Iterable[onnx.NodeProto], new: Mapping[str, str]) -> None:
-    for node in _all_nodes([nodes]):
+    for node in structure.all_nodes([nodes]):
         domain = "" if node.domain == "ai.onnx" else node.domain
         node.domain = new.get(domain, domain)
 
@@ -163,7 +156,7 @@ def _expose(nodes: Iterable[onnx.NodeProto], mark: str) -> bool:
 
 
 def _refuse_marked(model: onnx.ModelProto) -> None:
-    for node in _all_nodes([model.graph.node]):
+    for node in structure.all_nodes([model.graph.node]):
         if node.domain.startswith(_MARK):
             raise ModelReadError(
                 f"{structure.describe(node)} comes from a function of opset {node.domain.removeprefix(_MARK)} and "

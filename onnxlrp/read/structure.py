@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 
@@ -24,6 +24,14 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def all_nodes(lists: Iterable[Iterable[onnx.NodeProto]]) -> Iterator[onnx.NodeProto]:
+    """The nodes of several lists, each followed by those of its subgraphs."""
+    for nodes in lists:
+        for node in nodes:
+            yield node
+            yield from all_nodes(body.node for body in subgraphs(node))
 
 
 def import_domains(model: onnx.ModelProto) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Position = Literal["first", "last"]
 Output = Literal["relevance", "gradient"]
+Treat = Literal["pass", "stop", "function"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Declaration:
+    """One `[[operator]]` of a table: how to treat operators that onnxlrp does not know.
+
+    `treat` is "pass" (relevance of the first output goes to input number `input` unchanged), "stop" (relevance ends,
+    for `reason`) or "function" (the function of that `function` name, (domain, name, overload), computes the same and
+    is read in its place). `file` is where the function stands, as the table names it; "" is the model itself.
+    """
+
+    line: int
+    ops: tuple[str, ...]
+    domain: str
+    treat: Treat
+    input: int = 0
+    reason: str = ""
+    function: tuple[str, str, str] = ("", "", "")
+    file: str = ""
+
+
+@dataclass(frozen=True)
 class RuleTable:
     """A rule table: entries of which the first that matches a step decides its rule.
 
     `output` is what the relevance outputs hold: "relevance" (input times multiplier) or "gradient" (the
     multiplier itself, for methods that yield a modified gradient). `source` is "preset" or the path of the
-    file; `text` is the TOML that the table was read from.
+    file; `text` is the TOML that the table was read from. `files` holds the bytes of the files that its
+    declarations name.
     """
 
     name: str
@@ -47,6 +68,8 @@ class RuleTable:
     output: Output = "relevance"
     merge_batch_normalization: bool = True
     text: str = ""
+    operators: tuple[Declaration, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

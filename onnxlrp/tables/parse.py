@@ -14,13 +14,14 @@ from typing import Any, cast
 
 from onnxlrp.errors import UsageError
 from onnxlrp.rules.spec import ALIASES, KINDS, RULES, RuleSpec
+from onnxlrp.tables.declare import declarations, read_files
 from onnxlrp.tables.library import preset_names, preset_text
 from onnxlrp.tables.lines import Block, blocks, syntax_error_line
 from onnxlrp.tables.model import Entry, Output, Position, RuleTable
 from onnxlrp.tables.names import did_you_mean, operators, possible_kinds
 from onnxlrp.tables.values import Section, parameters, unknown_parameter
 
-_TOP_KEYS = ("name", "description", "output", "merge_batch_normalization", "rule")
+_TOP_KEYS = ("name", "description", "output", "merge_batch_normalization", "rule", "operator")
 _CONDITIONS = ("op", "kind", "name", "region", "position", "from", "to")
 
 
@@ -40,10 +41,11 @@ def load_table(ref: str | os.PathLike[str] | RuleTable) -> RuleTable:
     return parse_table(_read(Path(text)), name=Path(text).stem, source=text)
 
 
-def parse_table(text: str, *, name: str, source: str) -> RuleTable:
+def parse_table(text: str, *, name: str, source: str, files: Mapping[str, bytes] | None = None) -> RuleTable:
     """The rule table in a TOML text.
 
-    `name` is used where the text states none; `source` is "preset" or the path that errors name.
+    `name` is used where the text states none; `source` is "preset" or the path that errors name. Files that the table
+    names are read from the folder of `source` unless their bytes are given.
     """
     shown = f"preset {name}" if source == "preset" else source
     try:
@@ -52,14 +54,22 @@ def parse_table(text: str, *, name: str, source: str) -> RuleTable:
         raise UsageError(f"{shown} line {syntax_error_line(error, text)}: not valid TOML: {error}") from error
     found = blocks(text)
     top = Section(shown, found[0], document)
+    _check_keys(top, found)
+    declared = declarations(_sections(top, found, "operator"))
+    rules = _sections(top, found, "rule")
+    if not rules:
+        raise _located(top, found).error("the table has no [[rule]] entry")
+    names = operators() | {op for declaration in declared for op in declaration.ops}
     return RuleTable(
         name=top.text("name", name),
         description=top.text("description", ""),
-        entries=tuple(_entry(section) for section in _entry_sections(top, found)),
+        entries=tuple(_entry(section, names) for section in rules),
         source=source,
         output=cast(Output, top.choice("output", ("relevance", "gradient"), "relevance")),
         merge_batch_normalization=top.flag("merge_batch_normalization", True),
         text=text,
+        operators=declared,
+        files=read_files(shown, Path(source).parent, declared) if files is None else files,
     )
 
 
@@ -72,36 +82,41 @@ def _read(path: Path) -> str:
         raise UsageError(f"the rule table {path} cannot be read: it is not UTF-8 text") from error
 
 
-def _entry_sections(top: Section, found: tuple[Block, ...]) -> list[Section]:
-    """The [[rule]] tables of the document, each with the block that holds its keys' lines."""
+def _located(top: Section, found: tuple[Block, ...]) -> Section:
+    """The document's top with the lines of its headers as well."""
     headers = {block.path[0]: block.line for block in reversed(found) if block.path}
-    located = Section(top.source, Block((), 1, {**headers, **top.block.keys}), top.values)
+    return Section(top.source, Block((), 1, {**headers, **top.block.keys}), top.values)
+
+
+def _check_keys(top: Section, found: tuple[Block, ...]) -> None:
     for key in top.values:
         if key not in _TOP_KEYS:
-            raise located.error(f"unknown key {key!r}{_hint(key, _TOP_KEYS)}", key)
-    rules = top.values.get("rule", [])
-    if not isinstance(rules, list) or "rule" in top.block.keys:
-        raise located.error("each entry is written as a table of its own, under [[rule]]", "rule")
-    if not rules:
-        raise located.error("the table has no [[rule]] entry")
+            raise _located(top, found).error(f"unknown key {key!r}{_hint(key, _TOP_KEYS)}", key)
+
+
+def _sections(top: Section, found: tuple[Block, ...], key: str) -> list[Section]:
+    """The [[key]] tables of the document, each with the block that holds its keys' lines."""
+    tables = top.values.get(key, [])
+    if not isinstance(tables, list) or key in top.block.keys:
+        raise _located(top, found).error(f"each entry is written as a table of its own, under [[{key}]]", key)
     merged: list[Block] = []
     for block in found:
-        if block.path == ("rule",):
+        if block.path == (key,):
             merged.append(block)
-        elif block.path[:1] == ("rule",):  # a sub-table [rule.key] of the entry above it
+        elif block.path[:1] == (key,):  # a sub-table [key.name] of the entry above it
             last = merged[-1]
             merged[-1] = Block(last.path, last.line, {**last.keys, block.path[1]: block.line})
-    return [Section(top.source, block, values) for block, values in zip(merged, rules, strict=True)]
+    return [Section(top.source, block, values) for block, values in zip(merged, tables, strict=True)]
 
 
-def _entry(section: Section) -> Entry:
+def _entry(section: Section, known: frozenset[str]) -> Entry:
     spec = _rule(section)
     for key in section.values:
         if key != "rule" and key not in _CONDITIONS and key not in spec.parameters:
             raise unknown_parameter(section, key, spec, _CONDITIONS)
     ops, kinds = section.strings("op"), section.strings("kind")
     _check_kinds(section, kinds, spec)
-    _check_operators(section, ops, kinds, spec)
+    _check_operators(section, ops, kinds, spec, known)
     depth_from = section.number("from", 0.0, 0.0, 1.0)
     depth_to = section.number("to", 1.0, 0.0, 1.0)
     if depth_from > depth_to:
@@ -147,13 +162,15 @@ def _check_kinds(section: Section, kinds: tuple[str, ...], spec: RuleSpec) -> No
             )
 
 
-def _check_operators(section: Section, ops: tuple[str, ...], kinds: tuple[str, ...], spec: RuleSpec) -> None:
+def _check_operators(
+    section: Section, ops: tuple[str, ...], kinds: tuple[str, ...], spec: RuleSpec, known: frozenset[str]
+) -> None:
     """Refuse operators that do not exist, and entries that no step could match."""
     for op in ops:
-        if op not in operators():
+        if op not in known:
             raise section.error(
-                f"unknown operator {op!r}{did_you_mean(op, operators())} "
-                "Names are those of ai.onnx, ai.onnx.ml and com.microsoft.",
+                f"unknown operator {op!r}{did_you_mean(op, known)} "
+                "Names are those of ai.onnx, ai.onnx.ml and com.microsoft, and those that an [[operator]] declares.",
                 "op",
             )
         possible = possible_kinds(op)

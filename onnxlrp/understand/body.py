@@ -66,7 +66,7 @@ def read_body(
     facts = _bounded(own, outer.facts.data_folders, around, bounds, [(i, graph.output[o].name) for i, o in carried])
     inner = b.inside(own, b.scope_name)
     return Body(
-        read_for_relevance(own, facts, inner),
+        read_for_relevance(own, facts, inner, outer.declared),
         tuple(v.name for v in graph.input),
         tuple(v.name for v in graph.output),
         captured,

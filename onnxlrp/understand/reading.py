@@ -18,6 +18,7 @@ from onnxlrp.operators.behaviour import Refusal
 from onnxlrp.operators.lowering import lower
 from onnxlrp.operators.registry import Situation
 from onnxlrp.read import external, shapes, skeleton
+from onnxlrp.understand.declared import NOTHING, Declared, typed_like
 from onnxlrp.understand.facts import Facts
 from onnxlrp.understand.iterating import loop_types
 
@@ -29,19 +30,21 @@ _MOST_ROUNDS = 12
 
 @dataclass(frozen=True)
 class Reading:
-    """The graph that relevance follows, with its facts."""
+    """The graph that relevance follows, with its facts, and what the rule table declares of operators."""
 
     graph: Graph
     facts: Facts
+    declared: Declared = NOTHING
 
 
-def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
+def read_for_relevance(graph: Graph, facts: Facts, b: Builder, declared: Declared = NOTHING) -> Reading:
     """Takes composite operators apart until none is left. The new nodes are left in `b`, in order.
 
     Args:
         b: the builder of the relevance pass, nothing emitted yet; it reads the new graph afterwards.
+        declared: how operators are read that the table of operators does not have.
     """
-    reading = _with_loop_types(graph, Reading(graph, facts), b)
+    reading = _with_loop_types(graph, Reading(graph, facts, declared), b)
     for _ in range(_MOST_ROUNDS):
         replaced: dict[int, list[onnx.NodeProto]] = {}
         origins: dict[str, Node] = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None}
@@ -63,6 +66,10 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder) -> Reading:
 def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProto] | None:
     if all(reading.facts.is_constant(o) for o in node.outputs if o):
         return None
+    declaration = reading.declared.of(node)
+    if declaration is not None:
+        with b.scope(f"{SCOPE}/{node.name}"), b.afresh():
+            return reading.declared.read(declaration, node, reading.graph, b)
     active = frozenset(i for i in node.inputs if i and not reading.facts.is_constant(i))
     mark = len(b.nodes)
     with b.scope(f"{SCOPE}/{node.name}"), b.afresh(), b.in_model_type():
@@ -131,7 +138,7 @@ def _read_again(
     constants = [constant_proto(name, value) for name, value in b.constants.items()]
     light = skeleton.strip(original.proto).light
     del light.graph.node[:]
-    light.graph.node.extend(nodes)
+    light.graph.node.extend(typed_like(node) for node in nodes)
     light.graph.initializer.extend(constants)
     recorded = {value.name for value in (*light.graph.value_info, *light.graph.output)}
     for name, kind in known.items():
@@ -140,7 +147,7 @@ def _read_again(
     found = shapes.infer(light, lambda tensor: external.with_values(tensor, reading.facts.data_folders))
     inferred = {**found, **{n: k for n, k in reading.graph.types.items() if not _says_more(found.get(n), k)}, **known}
     graph = Graph(original.proto, inferred, nodes, constants, origins, original.within)
-    return Reading(graph, reading.facts.of(graph))
+    return Reading(graph, reading.facts.of(graph), reading.declared)
 
 
 def _says_more(found: onnx.TypeProto | None, before: onnx.TypeProto) -> bool:

@@ -25,6 +25,7 @@ from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.run.session import open_session
 from onnxlrp.tables import parse_table
+from onnxlrp.understand.declared import from_text
 from onnxlrp.verification.data import has_open_batch, random_inputs
 from onnxlrp.verification.report import Check, Report, WorstNode
 
@@ -107,7 +108,10 @@ def _of_converted(source: Source) -> _Subject:
         raise UsageError("the converted model says nothing of its conversion")
     settings = found.settings
     text = settings.get("table")
-    table: Rules = parse_table(text, name=found.rules, source=found.rules) if text else found.rules
+    table: Rules = found.rules
+    if text:
+        files = from_text(settings.get("functions", {}))
+        table = parse_table(text, name=found.rules, source=found.rules, files=files)
     request = Request(
         table,
         found.target.split(" ")[0],

@@ -145,7 +145,8 @@ def test_every_node_in_the_way_is_named_at_once_also_behind_one_another() -> Non
     for name in ("first", "second"):
         assert (
             f"  {name} (com.example.Fancy): no treatment is known for this operator;"
-            " export it as standard operators, or explain an output that does not pass through it"
+            " export it as standard operators, declare it in the rule table ([[operator]]),"
+            " or explain an output that does not pass through it"
         ) in lines
 
 
