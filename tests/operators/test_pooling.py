@@ -103,6 +103,11 @@ def _with_indices(net: Net, a: str) -> str:
     return net.op("Add", value, net.op("Cast", f"{value}_1", to=11 if net.dtype is np.float64 else 1))
 
 
+def _with_column_major_indices(net: Net, a: str) -> str:
+    value = net.op("MaxPool", a, outputs=2, kernel_shape=[2, 3], storage_order=1)
+    return net.op("Sub", value, net.op("Cast", f"{value}_1", to=11 if net.dtype is np.float64 else 1))
+
+
 MAXIMA: Mapping[str, Example] = {
     "ceil": one("MaxPool", (1, 1, 6, 5), kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1),
     "ceil-pads": one("MaxPool", (1, 2, 5, 6), kernel_shape=[3, 2], strides=[2, 3], pads=[1, 1, 0, 1], ceil_mode=1),
@@ -111,6 +116,7 @@ MAXIMA: Mapping[str, Example] = {
     "valid": one("MaxPool", (1, 1, 5, 5), kernel_shape=[3, 2], strides=[2, 2], auto_pad="VALID"),
     "three-dimensions": one("MaxPool", (1, 2, 3, 3, 3), kernel_shape=[2, 2, 2], pads=[0, 0, 1, 1, 0, 0]),
     "indices-used-too": Example((1, 1, 4, 4), _with_indices, 4),
+    "column-major-indices-used-too": Example((1, 1, 4, 4), _with_column_major_indices, 4),
     "reduce-over-several": one("ReduceMax", (2, 3, 2, 2), [0, -1], rank=2, keepdims=0),
     "reduce-nothing": one("ReduceMax", (2, 3), noop_with_empty_axes=1),
 }

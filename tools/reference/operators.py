@@ -153,9 +153,10 @@ class MaxPool(_Pool):
         begins = pads[: x.ndim - 2]
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
         padded = self._fill(x, begins, needed, lowest)
+        order = np.arange(x.size).reshape(*x.shape[:2], *x.shape[2:][::-1] if a["storage_order"] else x.shape[2:])
         if a["storage_order"]:
-            raise NotImplementedError("column-major indices")
-        numbers = self._fill(np.arange(x.size).reshape(x.shape), begins, needed, -1)
+            order = order.transpose(0, 1, *range(x.ndim - 1, 1, -1))
+        numbers = self._fill(order, begins, needed, -1)
         best: Array | None = None
         for _, slices in _taps(a["kernel_shape"], strides, dilations, counts):
             values, places = padded[(..., *slices)], numbers[(..., *slices)]
@@ -186,6 +187,43 @@ class AveragePool(_Pool):
             total += padded[(..., *slices)]
             share += weights[(..., *slices)]
         return (total / share,)
+
+
+class LpPool(_Pool):
+    """The norm of each window with zeros outside of the data; onnx's own divides by the count inside of the data."""
+
+    def _run(self, x: Array, **a: Any) -> tuple[Array]:
+        strides, dilations, pads, counts, needed = self._windows(x, a)
+        p = float(a["p"])
+        padded = self._fill(np.abs(x) ** p, pads[: x.ndim - 2], needed, 0.0)
+        taps = _taps(a["kernel_shape"], strides, dilations, counts)
+        return (sum(padded[(..., *slices)] for _, slices in taps) ** (1 / p),)
+
+
+class GlobalLpPool(OpRun):
+    """The norm of each channel, which onnx's own evaluator does not have."""
+
+    def _run(self, x: Array, p: int = 2) -> tuple[Array]:
+        spatial = tuple(range(2, x.ndim))
+        return ((np.abs(x) ** p).sum(axis=spatial, keepdims=True) ** (1 / p),)
+
+
+class MaxRoiPool(OpRun):
+    """The largest value in each part of each region, which onnx's own evaluator does not have."""
+
+    def _run(self, x: Array, rois: Array, pooled_shape: Sequence[int], spatial_scale: float = 1.0) -> tuple[Array]:
+        y = np.zeros((len(rois), x.shape[1], *pooled_shape), x.dtype)
+        for r, (batch, *corners) in enumerate(rois):
+            left, top, right, bottom = (math.floor(abs(c) * spatial_scale + 0.5) * np.sign(c) for c in corners)
+            parts = []
+            for first, last, bins in ((top, bottom, pooled_shape[0]), (left, right, pooled_shape[1])):
+                width = max(last - first + 1, 1) / bins
+                edges = [(math.floor(i * width) + first, math.ceil((i + 1) * width) + first) for i in range(bins)]
+                parts.append([slice(int(max(low, 0)), int(max(high, 0))) for low, high in edges])
+            for (i, rows), (j, columns) in product(enumerate(parts[0]), enumerate(parts[1])):
+                part = x[int(batch), :, rows, columns]
+                y[r, :, i, j] = part.max(axis=(1, 2)) if part.size else 0.0
+        return (y,)
 
 
 class LRN(OpRun):
@@ -274,7 +312,7 @@ class Gelu(OpRun):
 
 
 OPERATORS: tuple[type[OpRun], ...] = (
-    *(Conv, ConvTranspose, MaxPool, AveragePool),
+    *(Conv, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, MaxRoiPool),
     *(LRN, GroupNormalization, MeanVarianceNormalization, LpNormalization, Pad, Erf, Gelu),
     *CONTROL.values(),
     *RECURRENT,

@@ -39,7 +39,7 @@ def _pool(op: str, seed: int) -> tuple[ModelProto, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
 def test_pools(op: str, seed: int) -> None:
     model, x = _pool(op, seed)
     ours, theirs = run_reference(model, {"x": x}), run_onnxruntime(model, {"x": x}, optimised=False)
@@ -107,3 +107,26 @@ def test_deform_conv(seed: int) -> None:
     y = net.op("DeformConv", *(net.input(n, s) for n, s in shapes.items()), pads=pads, **attributes)
     (ours,), (theirs,) = (run(net.model(y, ranks=[4]), feeds).values() for run in (run_reference, run_onnxruntime))
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_norms_of_channels(p: int) -> None:
+    net = Net(np.float32)
+    model = net.model(net.op("GlobalLpPool", net.input("x", (2, 3, 4, 2)), p=p), ranks=[4])
+    x = np.random.default_rng(p).normal(size=(2, 3, 4, 2)).astype(np.float32)
+    (ours,), (theirs,) = (run(model, {"x": x}).values() for run in (run_reference, run_onnxruntime))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("seed", range(10))
+def test_maxima_of_regions(seed: int, scale: float) -> None:
+    """Regions that reach out of the picture, are turned round, or have halves as corners."""
+    r = np.random.default_rng(seed)
+    regions = np.concatenate([r.integers(0, 2, (6, 1)), r.integers(-2, 9, (6, 4)) / 2 / scale], axis=1)
+    net = Net(np.float32)
+    operands = [net.input("x", (2, 3, 5, 4)), net.input("rois", (6, 5))]
+    model = net.model(net.op("MaxRoiPool", *operands, pooled_shape=[2, 3], spatial_scale=scale), ranks=[4])
+    feeds = {"x": r.normal(size=(2, 3, 5, 4)).astype(np.float32), "rois": regions.astype(np.float32)}
+    (ours,), (theirs,) = (run(model, feeds).values() for run in (run_reference, run_onnxruntime))
+    np.testing.assert_array_equal(ours, theirs)
