@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,12 +59,17 @@ class Reading:
 
 def read_answer(answer: Answer, job: Job) -> Reading:
     """Raises UsageError when labels or the target do not fit the output."""
-    # A model may call what relevance started from by no output name; then its first output has to speak.
-    values = answer.explained if answer.explained is not None else next(iter(answer.outputs.values()))
+    values = answer.explained if answer.explained is not None else _spoken(answer.outputs.values())
     scores = class_scores(values, answer.outputs.values())
     labels = None if job.labels is None or scores is None else labels_for(scores.values.size, job.labels)
     subjects = _subjects(answer, values, scores, labels, job)
     return Reading(_top(scores, labels, job.top), scores.kind if scores else "", tuple(subjects))
+
+
+def _spoken(outputs: Iterable[np.ndarray]) -> np.ndarray:
+    """What speaks for a model that does not return what relevance started from: its first output made of floats."""
+    arrays = list(outputs)
+    return next((array for array in arrays if array.dtype.kind == "f"), arrays[0] if arrays else np.zeros(1))
 
 
 def _subjects(

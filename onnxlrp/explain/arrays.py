@@ -168,7 +168,7 @@ def _arrays(feeds: Mapping[str, Feed], found: Explanation, job: Job, readings: S
         {
             **{f"relevance/{name}": value for name, value in found.relevance.items()},
             **{f"input/{name}": feed.array for name, feed in feeds.items()},
-            **{f"output/{name}": value for name, value in found.outputs.items()},
+            **{f"output/{name}": value for name, value in found.outputs.items() if isinstance(value, np.ndarray)},
             **({} if found.explained_output is None else {"explained_output": found.explained_output}),
             "settings": np.asarray(json.dumps(settings)),
         }

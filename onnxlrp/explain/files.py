@@ -22,9 +22,10 @@ def png(image: Image.Image) -> bytes:
 
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays as the bytes of a compressed .npz file."""
+    """Arrays as the bytes of a compressed .npz file; words are written as arrays of text."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    plain = {name: array.astype(str) if array.dtype == object else array for name, array in arrays.items()}
+    np.savez_compressed(buffer, allow_pickle=False, **plain)
     return buffer.getvalue()
 
 

@@ -154,10 +154,21 @@ def run(explainer: Explainer, job: Job, feeds: Mapping[str, np.ndarray]) -> Expl
 def answer_of(found: Explanation, index: int, size: int) -> Answer:
     """What was found for one sample of a batch of `size`."""
     return Answer(
-        outputs={name: sample_of(value, index, size) for name, value in found.outputs.items()},
+        outputs={
+            name: sample_of(array, index, size)
+            for name, value in found.outputs.items()
+            if (array := _array_of(value)) is not None
+        },
         explained=None if found.explained_output is None else sample_of(found.explained_output, index, size),
         target=found.target,
     )
+
+
+def _array_of(value: Any) -> np.ndarray | None:
+    """An output as an array: scores that ZipMap gave names lose them, and sequences of tensors are left out."""
+    if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+        return np.array([list(entry.values()) for entry in value])
+    return value if isinstance(value, np.ndarray) else None
 
 
 def sample_of(value: np.ndarray, index: int, size: int) -> np.ndarray:

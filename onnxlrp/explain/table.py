@@ -55,9 +55,8 @@ def read_table(path: Path, options: TableOptions) -> Table:
     header = [name.strip() for name in lines[0]]
     double = sorted({name for name in header if header.count(name) > 1})
     if double or not all(header):
-        raise UsageError(
-            f"{path}: the first line has to name each column once; {double or 'an empty name'} does not fit"
-        )
+        what = f"{double[0]!r} stands there twice" if double else "a name is empty"
+        raise UsageError(f"{path}: the first line has to name each column once, but {what}")
     for number, line in enumerate(lines[1:]):
         if len(line) != len(header):
             raise UsageError(f"{path}: row {number} has {len(line)} cells, but {len(header)} columns are named")
@@ -66,10 +65,8 @@ def read_table(path: Path, options: TableOptions) -> Table:
     numbers = _row_numbers(path, options.rows, total)
     cells = {name: tuple(lines[1 + n][header.index(name)].strip() for n in numbers) for name in chosen}
     first, last = numbers[0], numbers[-1]
-    notes = (
-        () if len(numbers) == total else (f"rows {first} to {last} of {total}; --rows chooses others, --rows : all",)
-    )
-    return Table(path, cells, numbers, notes)
+    part = f"{f'row {first}' if first == last else f'rows {first} to {last}'} of {total}; --rows chooses others, : all"
+    return Table(path, cells, numbers, () if len(numbers) == total else (part,))
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -157,7 +154,7 @@ def _one_input(table: Table, name: str, shape: Sequence[Dimension] | None, dtype
     width = _width(shape)
     if shape is not None and len(shape) != 2:
         raise UsageError(
-            f"input {name!r} has {len(shape)} axes; a table fills [rows, features]. Give an .npz or .npy file"
+            f"input {name!r} has {len(shape)} axes, but a table fills [rows, features]; give an .npz or .npy file"
         )
     if width is not None and width != len(table.cells):
         raise UsageError(

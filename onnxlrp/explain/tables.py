@@ -138,6 +138,9 @@ def _explain(
     for path, content in files:
         write(path, content)
     notes = [*table.notes, *filled.notes]
+    silent = [column for column in filled.places if column not in found.columns]
+    if silent:
+        notes.append(f"columns whose inputs are not explained have no relevance: {', '.join(silent)}")
     if not found.relevance.any():
         notes.append("all relevance is zero")
     return TableResult(table.path, tuple(rows), tuple(path for path, _ in files), tuple(notes))
@@ -220,13 +223,12 @@ def _arrays(table: Table, filled: Filled, found: _Found, job: Job) -> bytes:
         "explained": [[subject.heading for subject in reading.subjects] for reading in found.readings],
     }
     relevance = found.relevance if job.maps is not None else found.relevance[:, 0]
-    feeds = {name: feed.astype(str) if feed.dtype == object else feed for name, feed in filled.feeds.items()}
     return npz(
         {
             "relevance": relevance,
             "columns": np.array(found.columns),
             "rows": np.array(table.numbers),
-            **{f"input/{name}": feed for name, feed in feeds.items()},
+            **{f"input/{name}": feed for name, feed in filled.feeds.items()},
             **{f"output/{name}": value for name, value in found.outputs.items()},
             "settings": np.asarray(json.dumps(settings)),
         }
