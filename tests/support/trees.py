@@ -111,9 +111,11 @@ def listed(trees: Sequence[Tree], kind: str = "target") -> Mapping[str, Any]:
     """Attributes of TreeEnsembleRegressor (`kind` target) or TreeEnsembleClassifier (class)."""
     rows: list[dict[str, Any]] = []
     leaves: list[tuple[int, int, int, float]] = []
+    counts: dict[int, int] = {}
 
     def add(tree: Tree, number: int) -> int:
-        mine = {"treeids": number, "nodeids": sum(r["treeids"] == number for r in rows)}
+        mine: dict[str, Any] = {"treeids": number, "nodeids": counts.get(number, 0)}
+        counts[number] = mine["nodeids"] + 1
         rows.append(mine)
         mine["hitrates"] = float(tree.hits)
         if isinstance(tree, Leaf):
