@@ -32,8 +32,9 @@ def test_promised_operators_carry_relevance(op: str) -> None:
 
 def test_every_entry_names_an_operator_of_the_standard() -> None:
     for entry in catalogue():
-        # onnxruntime's own operators are no part of the standard.
-        assert entry.domain == "com.microsoft" or onnx.defs.has(entry.op, entry.domain), entry.op
+        # onnxruntime's own operators are no part of the standard, even one that it keeps in the standard's domain.
+        own = entry.domain == "com.microsoft" or entry.op == "SimplifiedLayerNormalization"
+        assert own or onnx.defs.has(entry.op, entry.domain), entry.op
 
 
 def test_relevance_ends_only_where_the_standard_knows_no_derivative() -> None:
