@@ -91,7 +91,7 @@ def _take_over(graph: onnx.GraphProto, converted: onnx.GraphProto, before: repai
     for node in converted.node:
         original = originals.get(next(iter(node.output), ""))
         nodes.append(node if original is None else _reconcile(original, node, before, named))
-    nodes = repair.unflatten(nodes, originals, before)
+    nodes = repair.spread_slopes(repair.unflatten(nodes, originals, before), before)
     del graph.node[:]
     graph.node.extend(nodes)
     own = {tensor.name: tensor for tensor in graph.initializer}

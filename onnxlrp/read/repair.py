@@ -2,7 +2,8 @@
 
 Found by comparing models before and after in onnxruntime: Upsample and Resize-10 lose the way they map
 coordinates, Hardmax keeps its axis although that means something else, Pad keeps an attribute that it no
-longer has, Scan-8 stays as it is, and a Softmax is always wrapped into Flatten and Reshape.
+longer has, Scan-8 stays as it is, a Softmax is always wrapped into Flatten and Reshape, and the slopes of a
+PRelu, once one per channel, become those of the last axis.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
@@ -17,6 +19,7 @@ from onnxlrp.read import shapes
 from onnxlrp.read.external import is_external
 from onnxlrp.read.structure import describe, subgraphs
 
+_PRELU_OPSET = 7
 _SCAN_OPSET = 9
 _RESIZE_OPSET = 11
 _PAD_OPSET = 11
@@ -150,6 +153,30 @@ def unflatten(
         _set(single, axis=axis)
         result.append(single)
     return [node for node in result if id(node) not in gone]
+
+
+def spread_slopes(nodes: list[onnx.NodeProto], before: Before) -> list[onnx.NodeProto]:
+    """`nodes` with the slopes of every PRelu in a shape that broadcasts to what they meant.
+
+    Before opset 7 a vector of slopes had one for each channel (axis 1), whatever axes followed. CannotLiftError
+    where the number of axes is not known.
+    """
+    if before.opset >= _PRELU_OPSET:
+        return nodes
+    result = []
+    for node in nodes:
+        slopes = shapes.dims(before.types.get(node.input[1])) if node.op_type == "PRelu" else None
+        if slopes is not None and len(slopes) == 1 and slopes != (1,):
+            data = shapes.dims(before.types.get(node.input[0]))
+            if data is None:
+                raise CannotLiftError(f"{describe(node)} has an input of unknown rank")
+            spread, axes = f"{node.output[0]}_slopes", f"{node.output[0]}_axes"
+            values = numpy_helper.from_array(np.arange(1, len(data) - 1, dtype=np.int64), axes)
+            result.append(helper.make_node("Constant", [], [axes], name=axes, value=values))
+            result.append(helper.make_node("Unsqueeze", [node.input[1], axes], [spread], name=spread))
+            node.input[1] = spread
+        result.append(node)
+    return result
 
 
 def _single_axis(node: onnx.NodeProto, before: Before) -> int | None:

@@ -25,7 +25,10 @@ FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, 
 _EXPANDED = re.compile(r"_expanded(_.*)?$")
 #: What surrounds the operator that a case of several nodes is about.
 _SUPPORT = frozenset(
-    "Cast Concat Constant ConstantOfShape Gather Identity Reshape Shape Slice Squeeze Transpose Unsqueeze".split()
+    (
+        *("Cast", "Concat", "Constant", "ConstantOfShape", "Gather", "Identity", "Reshape"),
+        *("Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+    )
 )
 
 
@@ -91,7 +94,7 @@ def _of_kind(kind: str) -> Iterator[Case]:
         expanded = kind == "node" and bool(_EXPANDED.search(test.name))
         operator = plain.get(_EXPANDED.sub("", test.name)) if expanded else None
         yield Case(
-            f"{test.name}" if kind != "simple" else f"{test.name}",
+            test.name,
             kind,
             operator or _operator(model),
             expanded,

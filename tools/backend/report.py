@@ -122,9 +122,7 @@ def _reason_rows(results: Sequence[Result], status: Status) -> list[tuple[str, .
     for result in results:
         if result.status == status:
             groups.setdefault((result.operator, reason_of(result)), []).append(result)
-    return [
-        (op, str(len(group)), reason, f"`{group[0].name}`") for (op, reason), group in sorted(groups.items())
-    ]
+    return [(op, str(len(group)), reason, f"`{group[0].name}`") for (op, reason), group in sorted(groups.items())]
 
 
 def _left_out_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:

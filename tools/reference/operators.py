@@ -311,8 +311,36 @@ class Gelu(OpRun):
         return (0.5 * x * (1 + _erf(x / math.sqrt(2.0))),)
 
 
+class PRelu(OpRun):
+    """Leaky Relu with slopes from a tensor; before opset 7 a vector of slopes had one per channel."""
+
+    def _run(self, x: Array, slope: Array) -> tuple[Array]:
+        if self.run_params["opsets"][""] < 7 and slope.ndim == 1 and slope.size > 1:
+            slope = slope.reshape(-1, *[1] * (x.ndim - 2))
+        return (np.where(x > 0, x, x * slope).astype(x.dtype),)
+
+
+class LogSoftmax(OpRun):
+    """Logarithm of the softmax, which stays finite where the softmax underflows."""
+
+    def _run(self, x: Array, **a: Any) -> tuple[Array]:
+        axes = tuple(range(a["axis"] % x.ndim, x.ndim)) if self.run_params["opsets"][""] < 13 else a["axis"]
+        shifted = x - x.max(axis=axes, keepdims=True)
+        return ((shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True))).astype(x.dtype),)
+
+
+class Scatter(OpRun):
+    """ScatterElements under its first name."""
+
+    def _run(self, x: Array, indices: Array, updates: Array, **a: Any) -> tuple[Array]:
+        y = x.copy()
+        np.put_along_axis(y, np.where(indices < 0, indices + x.shape[a["axis"]], indices), updates, a["axis"])
+        return (y,)
+
+
 OPERATORS: tuple[type[OpRun], ...] = (
     *(Conv, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, MaxRoiPool),
+    *(PRelu, LogSoftmax, Scatter),
     *(LRN, GroupNormalization, MeanVarianceNormalization, LpNormalization, Pad, Erf, Gelu),
     *CONTROL.values(),
     *RECURRENT,
