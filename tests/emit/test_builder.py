@@ -182,6 +182,12 @@ def test_nothing_is_summed_where_nothing_was_broadcast() -> None:
     assert not b.nodes
 
 
+def test_an_empty_tensor_is_reshaped_to_an_empty_one() -> None:
+    b = builder("g (float[3,0,4] x, float[0,4,3] s) => (float[3,0,4] y) { y = Relu(x) }")
+    found = evaluate(b, b.reshape_like("s", "x"), {"x": normal(3, 0, 4), "s": normal(0, 4, 3)})
+    assert found.shape == (3, 0, 4)
+
+
 @pytest.mark.parametrize("overlapping", [True, False])
 def test_values_are_scattered_to_flat_positions(overlapping: bool) -> None:
     b = builder("g (float[2,3] x, int64[2,2] at, float[2,2] v) => (float[2,3] y) { y = Relu(x) }")

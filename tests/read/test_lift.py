@@ -14,7 +14,7 @@ from onnxlrp.read import skeleton
 from onnxlrp.read.load import load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.read.shapes import dims
-from tests.read.graphs import assert_same_results, bodies, branching, graph, opset, prepared, refusal
+from tests.read.graphs import assert_same_results, bodies, branching, graph, opset, prepared, refusal, run
 
 LIGHT = Path(next(iter(onnx_test_data.__path__))) / "light"
 
@@ -295,3 +295,14 @@ class TestLifting:
         assert [value.name for value in result.model.graph.input] == ["x"]
         assert "IR version 8" in result.notes[0]
         assert_same_results(model, result.model)
+
+
+@pytest.mark.parametrize("slopes", [[0.1, 0.2, 0.3], [0.4]])
+def test_old_slopes_are_those_of_the_channels(slopes: list[float]) -> None:
+    """Nothing runs PRelu-6 any more; what its specification says is written out here."""
+    model = graph("{ y = PRelu(x, slopes) }", 6)
+    slope = np.array(slopes, np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(slope, "slopes"))
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
+    (y,) = run(prepared(model).model)
+    np.testing.assert_array_equal(y, np.where(x > 0, x, x * slope.reshape(1, -1, 1, 1)))
