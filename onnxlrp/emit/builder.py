@@ -302,9 +302,10 @@ class Builder:
         shape = self.graph.shape(like)
         if shape is not None and sum(not isinstance(d, int) for d in shape) <= 1 and 0 not in shape:
             return self.op("Reshape", tensor, self.integers([d if isinstance(d, int) else -1 for d in shape]))
-        # Without `allowzero` a size of zero would mean "as it was".
-        empty = {"allowzero": 1} if shape is not None and 0 in shape else {}
-        return self.op("Reshape", tensor, self.shape_of(like), **empty)
+        if shape is not None and 0 in shape:
+            # Without `allowzero` a size of zero would mean "as it was".
+            return self.op("Reshape", tensor, self.shape_of(like), allowzero=1)
+        return self.op("Reshape", tensor, self.shape_of(like))
 
     def zeros_like(self, tensor: str) -> str:
         """Zeros in the shape and type of a forward tensor."""
