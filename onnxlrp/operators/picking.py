@@ -77,6 +77,11 @@ def top_k(at: Situation) -> Selection:
     return Selection("max", (x,), (y,), adjoint)
 
 
+@register("Hardmax", "stop", "relevance ends: a step function, its derivative is zero almost everywhere", "0", data=())
+def hardmax(at: Situation) -> Stop:
+    return Stop("a step function: its derivative is zero almost everywhere")
+
+
 @register("MaxUnpool", "movement", EXACT + "; what falls on the zeros is absorbed", "read back")
 def max_unpool(at: Situation) -> Selection | Refusal:
     """The operator is run on the numbers of its input's elements, as floats: it knows no other type."""

@@ -133,7 +133,11 @@ def half(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contribution
         return signal(ctx, op, r, p)
     b = ctx.b
     m = b.scale(r.as_multiplier(b, ctx.facts, op.y), 0.5)
-    return [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b)]
+    found = [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b)]
+    if not r.is_multiplier_of(op.y):
+        # A product that is zero has no multiplier: what it was given ends here.
+        book_difference(ctx, "other", [r], [part for _, part in found])
+    return found
 
 
 def product_derivative(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:

@@ -37,7 +37,8 @@ WhisperBeamSearch WordConvEmbedding
 _KINDS: Mapping[str, frozenset[str]] = {
     operator: frozenset(kinds.split())
     for kinds, operators in (
-        ("linear product", "Conv ConvTranspose DeformConv Gemm MatMul Einsum"),
+        ("linear product", "Conv ConvTranspose Gemm MatMul"),
+        ("linear product average", "Einsum"),
         ("average", "AveragePool GlobalAveragePool ReduceMean ReduceSum"),
         (
             "activation",
