@@ -14,13 +14,13 @@ from onnxlrp.check.save import default_output, save
 from onnxlrp.compile import Converted, Request, compile_model
 from onnxlrp.errors import UsageError
 from onnxlrp.planning.model import Plan
+from onnxlrp.planning.target import TargetLike
 from onnxlrp.read.load import load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.tables import RuleTable
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
 Rules = str | os.PathLike[str] | RuleTable
-TargetLike = str | int | Sequence[int | slice]
 
 
 def compile_like(model: ModelLike, request: Request, base_dir: str | os.PathLike[str] | None = None) -> Converted:
@@ -36,6 +36,8 @@ def convert(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     axis: int | None = None,
+    position: str | int | None = None,
+    rather_than: TargetLike | None = None,
     on_demand: bool = False,
     relevance_type: str = "float32",
     ledger: bool = False,
@@ -54,6 +56,11 @@ def convert(
         outputs: names of the tensors to explain; the first float output when empty. With several, relevance outputs
             are called `<input>_relevance_<output>`.
         axis: with target "argmax", the axis along which the largest element is explained at every position.
+        position: for an output [batch, sequence, classes], such as the logits of a language model: the position along
+            the sequence whose classes are explained: "last", an index, "input" (adds an int64 input `lrp_position`
+            [batch, 1], for texts of different lengths), or "all" (the likeliest class of every position, summed).
+            The target is then one of [batch, classes].
+        rather_than: an index like `target`: explained is the difference of the two, "why A rather than B".
         on_demand: adds a bool input `lrp_explain` [batch, 1]; where none is true, relevance is zeros and costs nothing.
         relevance_type: element type of the relevance outputs: "float32", "float64", or "model" for that of the
             explained input. Relevance is computed in float32, in float64 for a float64 model; what is too large for
@@ -70,7 +77,9 @@ def convert(
         ConversionError: the model cannot be converted; every node in the way is named.
     """
     return compile_like(
-        model, Request(rules, target, inputs, outputs, axis, on_demand, ledger, relevance_type), base_dir
+        model,
+        Request(rules, target, inputs, outputs, axis, on_demand, ledger, relevance_type, position, rather_than),
+        base_dir,
     ).model
 
 
@@ -82,12 +91,14 @@ def plan(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     axis: int | None = None,
+    position: str | int | None = None,
+    rather_than: TargetLike | None = None,
     on_demand: bool = False,
     relevance_type: str = "float32",
     base_dir: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """What `convert` would do with the same arguments, node by node, with reasons and cost."""
-    request = Request(rules, target, inputs, outputs, axis, on_demand, relevance_type=relevance_type)
+    request = Request(rules, target, inputs, outputs, axis, on_demand, False, relevance_type, position, rather_than)
     return compile_like(model, request, base_dir).plan
 
 
@@ -122,6 +133,8 @@ def convert_file(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     axis: int | None = None,
+    position: str | int | None = None,
+    rather_than: TargetLike | None = None,
     on_demand: bool = False,
     relevance_type: str = "float32",
 ) -> ConvertResult:
@@ -132,7 +145,7 @@ def convert_file(
     target_path = default_output(path) if out is None else Path(out)
     if target_path.is_dir():
         raise UsageError(f"{target_path} is a folder; name the file to write")
-    request = Request(rules, target, inputs, outputs, axis, on_demand, relevance_type=relevance_type)
+    request = Request(rules, target, inputs, outputs, axis, on_demand, False, relevance_type, position, rather_than)
     converted = compile_model(prepare(source), request)
     written = save(converted.model, target_path, source)
     return ConvertResult(

@@ -17,7 +17,7 @@ from onnxlrp.emit.assemble import Output
 from onnxlrp.emit.backward import Walked, as_output, as_token_output, walk
 from onnxlrp.emit.builder import PREFIX, Builder, Emitted
 from onnxlrp.emit.context import Ledger
-from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
 from onnxlrp.emit.ledger import ledger_table
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.emit.seed import Seed, start
@@ -27,9 +27,10 @@ from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.operators.registry import find
 from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs
 from onnxlrp.planning.model import Plan
+from onnxlrp.planning.position import at_position, parse_position, position_input, with_position
 from onnxlrp.planning.program import Planner, Program, programs, unused_entries
 from onnxlrp.planning.report import plan_steps, totals
-from onnxlrp.planning.target import Explained, Target, check_index, parse_target, resolve_outputs
+from onnxlrp.planning.target import Explained, Target, TargetLike, check_index, parse_target, resolve_outputs
 from onnxlrp.read.prepare import Prepared
 from onnxlrp.tables import RuleTable, load_table
 from onnxlrp.understand.declared import Declared, as_text, libraries, unused_declarations
@@ -52,13 +53,15 @@ class Request:
     """What the user asks for; see `onnxlrp.convert` for the meaning of each field."""
 
     rules: str | os.PathLike[str] | RuleTable = "default"
-    target: str | int | Sequence[int | slice] = "argmax"
+    target: TargetLike = "argmax"
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
     axis: int | None = None
     on_demand: bool = False
     ledger: bool = False
     relevance_type: str = "float32"
+    position: str | int | None = None
+    rather_than: TargetLike | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
 
 def _added_inputs(targets: Sequence[Explained], several: bool) -> list[str]:
     per_output = [f"{name}{suffix(t, several)}" for t in targets for name in (TARGET_INPUT, SEED_INPUT)]
-    return [*per_output, EXPLAIN_INPUT]
+    return [*per_output, EXPLAIN_INPUT, POSITION_INPUT]
 
 
 def suffix(explained: Explained, several: bool) -> str:
@@ -121,7 +124,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         ConversionError: nodes stand in the way; all of them are named.
     """
     table = load_table(request.rules)
-    target = parse_target(request.target, request.axis)
+    asked = parse_target(request.target, request.axis, request.rather_than)
+    target, position = with_position(asked, None if request.position is None else parse_position(request.position))
     if request.relevance_type not in RELEVANCE_TYPES:
         raise UsageError(f"relevance type {request.relevance_type!r} is none of {', '.join(RELEVANCE_TYPES)}")
     if request.ledger and (target.mode == "top" or request.on_demand):
@@ -132,8 +136,11 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     b = Builder(graph)
     declared = Declared(table.operators, libraries(table, prepared.source.model))
     reading = read_for_relevance(graph, facts, b, declared)
+    targets = resolve_outputs(reading.graph, request.outputs)
+    extra = position_input(position, targets[0].tensor, reading.graph)
+    if position is not None:
+        reading, targets = at_position(original, reading, targets, position, b)
     graph, facts = reading.graph, reading.facts
-    targets = resolve_outputs(graph, request.outputs)
     explained = explained_inputs(graph, facts, request.inputs, targets)
     inputs, leaves = tuple(x.name for x in explained), collected(explained)
     several = len(targets) > 1
@@ -157,7 +164,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             for x in explained
         )
         parts.append(_Part(t, program, walked, seed, outputs, ledger))
-    emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request)
+    emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request, extra)
     steps = tuple(s for part in parts for s in part.program.steps)
     rows = plan_steps(graph, steps, emitted, facts, target.k or 1)
     forward, added = totals(graph, rows)
@@ -174,7 +181,11 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         notes=(*prepared.notes, *(n for t in targets for n in t.notes), *_ends(planners)),
         forward_macs=forward,
         relevance_macs=added,
-        settings={"on_demand": request.on_demand, "output": table.output},
+        settings={
+            "on_demand": request.on_demand,
+            "output": table.output,
+            "position": None if request.position is None else str(parse_position(request.position)),
+        },
     )
     relevance = {x: names[x, targets[0].name] for x in inputs}
     metadata.write(
@@ -184,7 +195,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             rules=table.name,
             target=str(target),
             relevance=relevance,
-            explained_output=targets[0].tensor,
+            explained_output=targets[0].returned,
             settings=_settings(table, request, plan, names, several, prepared.source.model),
         ),
     )
@@ -225,6 +236,7 @@ def _settings(
         "inputs": list(plan.explained_inputs),
         "outputs": list(request.outputs),
         "axis": request.axis,
+        "rather_than": plan.target.partition(" rather than ")[2] or None,
         "relevance_type": request.relevance_type,
     }
     if table.source != "preset":
@@ -243,6 +255,7 @@ def _emit(
     parts: Sequence[_Part],
     target: Target,
     request: Request,
+    added: Sequence[onnx.ValueInfoProto],
 ) -> list[Emitted]:
     """Appends the relevance pass to the prepared model; returns the new nodes that are used."""
     outputs = [o for part in parts for o in part.outputs]
@@ -250,7 +263,7 @@ def _emit(
         rows = ledger_table(b, [(part.program, part.walked, part.ledger) for part in parts])
         outputs.append(Output(LEDGER_OUTPUT, rows, (None, 7), dtype=int(TensorProto.DOUBLE)))
     used = assemble.used_nodes(b.nodes, [o.tensor for o in outputs])
-    inputs = [value for part in parts for value in part.seed.inputs]
+    inputs = [*added, *(value for part in parts for value in part.seed.inputs)]
     # What depends on weights alone stays in the main graph, where the runtime computes it once at load time.
     varying = _varying(used, facts)
     if target.mode == "top":

@@ -9,7 +9,7 @@ import click
 from onnxlrp.cli.options import conversion_options, json_option, model_argument
 from onnxlrp.cli.output import print_facts, print_json, print_warnings, size, working
 from onnxlrp.cli.plan import cost_line
-from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, TARGET_INPUT
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT
 
 if TYPE_CHECKING:
     from onnxlrp.planning.model import Plan
@@ -67,6 +67,8 @@ def added_inputs(plan: Plan) -> list[str]:
         lines += [f"{TARGET_INPUT}{suffix}: int64 [batch, number of indices]" for suffix, _ in _outputs(plan)]
     if plan.target == "seed":
         lines += [f"{SEED_INPUT}{suffix}: float, shaped like {name}" for suffix, name in _outputs(plan)]
+    if plan.settings.get("position") == "input":
+        lines.append(f"{POSITION_INPUT}: int64 [batch, 1]")
     if plan.settings.get("on_demand"):
         lines.append(f"{EXPLAIN_INPUT}: bool [batch, 1]")
     return lines

@@ -27,6 +27,16 @@ def parse_target(_ctx: click.Context, _parameter: click.Parameter, text: str | N
     )
 
 
+def parse_position(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> str | int | None:
+    """`last`, `input`, `all`, or an index, which counts from the end where it is negative."""
+    if text is None or text in ("last", "input", "all"):
+        return text
+    if re.fullmatch(r"-?\d+", text, re.ASCII):
+        return int(text)
+    raise click.BadParameter(f"{text!r} is no position; write last, an index such as 4 or -2, input or all")
+
+
+_REQUEST_NAMES = ("rules", "inputs", "outputs", "target", "axis", "position", "rather_than")
 _REQUEST = (
     click.option(
         "--rules",
@@ -60,6 +70,19 @@ _REQUEST = (
         metavar="A",
         help="With argmax: the largest along axis A at every position, summed.  [default: the largest "
         "element of each sample]",
+    ),
+    click.option(
+        "--position",
+        callback=parse_position,
+        metavar="P",
+        help="For an output [batch, sequence, classes], as language models have it: explain the classes of one "
+        "position: last, an index, input (adds the input lrp_position), or all (the likeliest of each, summed).",
+    ),
+    click.option(
+        "--rather-than",
+        callback=parse_target,
+        metavar="T",
+        help="Explain why --target rather than this index: the difference of the two.",
     ),
 )
 _ON_DEMAND = click.option(
@@ -104,12 +127,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 
 def request_options(command: Callback) -> Callback:
     """The options that say what is explained; the command receives those stated as `request`, a dict."""
-    return _collected(command, _REQUEST, ("rules", "inputs", "outputs", "target", "axis"))
+    return _collected(command, _REQUEST, _REQUEST_NAMES)
 
 
 def conversion_options(command: Callback) -> Callback:
     """`request_options` and those that shape the emitted model."""
-    names = ("rules", "inputs", "outputs", "target", "axis", "on_demand", "relevance_type")
+    names = (*_REQUEST_NAMES, "on_demand", "relevance_type")
     return _collected(command, (*_REQUEST, _ON_DEMAND, _RELEVANCE_TYPE), names)
 
 

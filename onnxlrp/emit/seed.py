@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 from onnx import TensorProto, helper
@@ -31,6 +31,13 @@ class Seed:
 
 def start(b: Builder, tensor: str, target: Target, suffix: str = "") -> Seed:
     """The seed for one explained tensor; names of added inputs end in `suffix`."""
+    seed = _chosen(b, tensor, target, suffix)
+    if not target.rather_than:
+        return seed
+    return replace(seed, multiplier=b.sub(seed.multiplier, _region(b, tensor, target.rather_than)))
+
+
+def _chosen(b: Builder, tensor: str, target: Target, suffix: str) -> Seed:
     shape = b.graph.shape(tensor)
     if target.mode == "seed":
         name = SEED_INPUT + suffix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -78,6 +78,16 @@ def _subjects(
     """What each map explains."""
     if job.region:
         return [Subject(job.region)]
+    found = _targets(answer, values, scores, labels, job)
+    if job.rather_than is None or found[0].heading == answer.target:
+        return found
+    other = _targets(answer, values, scores, labels, replace(job, target=job.rather_than))[0]
+    return [Subject(f"{one.heading} rather than {other.heading}", f"{one.detail}; {other.detail}") for one in found]
+
+
+def _targets(
+    answer: Answer, values: np.ndarray, scores: ClassScores | None, labels: Sequence[str] | None, job: Job
+) -> list[Subject]:
     count = job.maps or 1
     largest = job.maps is not None or (job.target == "argmax" and " along " not in answer.target)
     if scores is not None and (largest or job.target == "argmax"):

@@ -16,6 +16,7 @@ class Job:
     """What all samples of one call share; `model` and `rules` are names for people.
 
     `target_each_run`: the model takes the target with every run (it was converted with the target "input").
+    `rather_than`: explained is the difference of the target to this one.
     `region` and `region_tag`: a part of the output that is explained in place of a target, in words and in file names.
     """
 
@@ -25,6 +26,7 @@ class Job:
     labels: tuple[str, ...] | None = None
     top: int = 5
     target_each_run: bool = False
+    rather_than: Target | None = None
     region: str = ""
     region_tag: str = ""
 
@@ -32,13 +34,13 @@ class Job:
     def tag(self) -> str:
         """The part of file names that tells rule table and chosen target apart."""
         name = f"{safe(self.rules)}.{safe(self.region_tag)}" if self.region_tag else safe(self.rules)
-        if isinstance(self.target, int):
-            return f"{name}.class-{self.target}"
-        if isinstance(self.target, tuple):
-            return f"{name}.class-{'-'.join(map(str, self.target))}"
-        if ":" in self.target and self.maps is None:
-            return f"{name}.elements-{self.target.replace(':', 'to').replace(',', '-')}"
-        return name
+        other = "" if self.rather_than is None else f".not-{_numbers(self.rather_than)}"
+        return name + self._target_tag() + other
+
+    def _target_tag(self) -> str:
+        if not isinstance(self.target, str):
+            return f".class-{_numbers(self.target)}"
+        return f".elements-{_numbers(self.target)}" if ":" in self.target and self.maps is None else ""
 
     @property
     def maps(self) -> int | None:
@@ -60,6 +62,13 @@ class Job:
                 yield beside(stem, ending)
         for ending in others:
             yield beside(prefix, ending)
+
+
+def _numbers(target: Target) -> str:
+    """The indices of a target as a part of a file name."""
+    if isinstance(target, str):
+        return target.replace(":", "to").replace(",", "-")
+    return str(target) if isinstance(target, int) else "-".join(map(str, target))
 
 
 def beside(prefix: Path, ending: str) -> Path:

@@ -34,6 +34,8 @@ class Asked(TypedDict, total=False):
     inputs: Sequence[str]
     outputs: Sequence[str]
     axis: int | None
+    position: str | int | None
+    rather_than: Any
     providers: Sequence[str] | None
 
 
@@ -65,9 +67,12 @@ class Explainer(Protocol):
 
 
 def open_model(
-    model: Model, asked: Asked, labels: str | Path | Sequence[str] | None, top: int
+    model: Model, asked: Asked, labels: str | Path | Sequence[str] | None, top: int, *, gives_position: bool = False
 ) -> tuple[Explainer, Job]:
     """One onnxruntime session for all samples, and what they share.
+
+    Args:
+        gives_position: whether the caller knows the position of each sample, for a model that takes it with every run.
 
     Raises UsageError for labels that cannot be read and targets that need a value with every run, and what
     `onnxlrp.Explainer` raises.
@@ -77,6 +82,8 @@ def open_model(
     names = None if labels is None else read_labels(labels)
     target = asked.get("target")
     converted = metadata.read(load(model).model)
+    if not gives_position:
+        _refuse_position_input(asked.get("position") if converted is None else converted.settings.get("position"))
     each_run = converted is not None and converted.target == "input"
     if each_run and not isinstance(target, int | tuple):
         raise UsageError("the model was converted with --target input: name the class, as in --target 7")
@@ -94,15 +101,19 @@ def open_model(
         inputs=asked.get("inputs", ()),
         outputs=asked.get("outputs", ()),
         axis=asked.get("axis"),
+        position=asked.get("position"),
+        rather_than=asked.get("rather_than"),
         providers=asked.get("providers"),
     )
+    stated, _, other = session.metadata.target.partition(" rather than ")
     job = Job(
         model=Path(model).name if isinstance(model, str | Path) else "model",
         rules=session.metadata.rules,
-        target=target if each_run and target is not None else _stated_target(session.metadata.target),
+        target=target if each_run and target is not None else _stated_target(stated),
         labels=names,
         top=top,
         target_each_run=each_run,
+        rather_than=_stated_target(other) if other else None,
     )
     return session, job
 
@@ -118,6 +129,8 @@ def open_region(
 
     if metadata.read(load(model).model) is not None:
         raise UsageError("a mask as the target needs the original model, not one that was converted already")
+    if asked.get("position") is not None or asked.get("rather_than") is not None:
+        raise UsageError("a mask is the target: leave position and rather-than out")
     asked = {**asked, "target": None, "axis": None}
     scout, job = open_model(model, asked, labels, top)
     seeded = Session(
@@ -129,6 +142,13 @@ def open_region(
         providers=asked.get("providers"),
     )
     return scout, seeded, replace(job, region=region.words(job.labels), region_tag=region.tag)
+
+
+def _refuse_position_input(position: Any) -> None:
+    if position == "input":
+        raise UsageError(
+            "the position 'input' takes a value with every run, which files do not bring; name last or an index"
+        )
 
 
 def _refuse_given_values(target: Target | None, advice: str) -> None:

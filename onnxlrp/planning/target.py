@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ _HEADS = {
 _SHAPE_ONLY = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"})
 
 Mode = Literal["argmax", "index", "input", "seed", "top"]
+TargetLike = str | int | Sequence[int | slice]
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,18 @@ class Target:
         index: position in the output, batch left out (mode "index"); a span stands for several, which are summed.
         k: how many maps (mode "top").
         axis: the axis along which the largest element is taken at every position (mode "argmax").
+        rather_than: what is explained is the difference to this position or span ("argmax" and "index").
     """
 
     mode: Mode
     index: tuple[int | Span, ...] = ()
     k: int = 0
     axis: int | None = None
+    rather_than: tuple[int | Span, ...] = ()
 
     def __str__(self) -> str:
+        if self.rather_than:
+            return f"{replace(self, rather_than=())} rather than {','.join(map(str, self.rather_than))}"
         if self.mode == "index":
             return ",".join(map(str, self.index))
         if self.mode == "top":
@@ -59,12 +64,26 @@ class Target:
         return self.mode if self.axis is None else f"{self.mode} along axis {self.axis}"
 
 
-def parse_target(target: str | int | Sequence[int | slice], axis: int | None = None) -> Target:
+def parse_target(target: TargetLike, axis: int | None = None, rather_than: TargetLike | None = None) -> Target:
     """The target as a value.
 
     Raises:
-        UsageError: it is none of argmax, an index, input, seed or top:K.
+        UsageError: it is none of argmax, an index, input, seed or top:K, or what it is preferred to is no index.
     """
+    found = _parse(target, axis)
+    if rather_than is None:
+        return found
+    other = _parse(rather_than)
+    if other.mode != "index":
+        raise UsageError(f"what a target is preferred to is an index such as 7 or 7,3,5, not {rather_than!r}")
+    if found.mode not in ("argmax", "index") or axis is not None:
+        raise UsageError(
+            f"a target that is preferred to another one is an index or argmax, not {found}; use seed for other pairs"
+        )
+    return replace(found, rather_than=other.index)
+
+
+def _parse(target: TargetLike, axis: int | None = None) -> Target:
     wrong = UsageError(f"target {target!r} is not argmax, an index such as 7 or 7,3,5 or 10:20,5, input, seed or top:K")
     if axis is not None and target != "argmax":
         raise UsageError(f"an axis goes with the target argmax, not with {target!r}")
@@ -113,11 +132,18 @@ class Explained:
     Attributes:
         name: the output as the user named it.
         tensor: the float tensor that relevance starts from; another one where a head was stepped over.
+        whole: where that is one position of a tensor: the tensor with all positions.
     """
 
     name: str
     tensor: str
     notes: tuple[str, ...] = ()
+    whole: str = ""
+
+    @property
+    def returned(self) -> str:
+        """The tensor of the model itself that holds what is explained."""
+        return self.whole or self.tensor
 
 
 def resolve_outputs(graph: Graph, names: Sequence[str]) -> tuple[Explained, ...]:
@@ -187,7 +213,7 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
         UsageError: naming the sizes that are possible.
     """
     if shape is None:
-        if target.mode in ("index", "input", "top") or target.axis is not None:
+        if target.mode in ("index", "input", "top") or target.axis is not None or target.rather_than:
             raise UsageError(
                 f"the rank of output {tensor!r} is not known; use the target argmax without an axis, or seed"
             )
@@ -196,21 +222,9 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
         raise UsageError(f"axis {target.axis} is out of range for output {tensor!r} of rank {len(shape)}")
     if target.axis is not None and target.axis % len(shape) == 0:
         raise UsageError("axis 0 is the batch: samples are explained one by one; name another axis")
-    if target.mode == "index":
-        if len(target.index) != len(shape) - 1:
-            raise UsageError(
-                f"target {target} has {len(target.index)} indices, but output {tensor!r} of shape "
-                f"{shape_text(shape)} takes {len(shape) - 1} (the batch axis is left out)"
-            )
-        for axis, (index, size) in enumerate(zip(target.index, shape[1:], strict=True), 1):
-            if isinstance(index, Span):
-                if isinstance(size, int) and not range(size)[index.start : index.stop]:
-                    raise UsageError(f"target {index} takes none of the {size} elements of axis {axis} of {tensor!r}")
-            elif isinstance(size, int) and not -size <= index < size:
-                raise UsageError(
-                    f"target {index} is out of range: axis {axis} of output {tensor!r} has {size} elements"
-                    f" (0 to {size - 1})"
-                )
+    for place in (target.index, target.rather_than):
+        if place:
+            _check_place(place, tensor, shape)
     if target.mode in ("input", "top") and len(shape) < 2:
         raise UsageError(f"output {tensor!r} has no axis besides the batch, so there is no class to choose")
     if target.mode == "top":
@@ -221,3 +235,20 @@ def check_index(target: Target, tensor: str, shape: tuple[Dim, ...] | None) -> N
                 count *= size
             if target.k > count:
                 raise UsageError(f"top:{target.k} is out of range: output {tensor!r} has {count} elements")
+
+
+def _check_place(place: Sequence[int | Span], tensor: str, shape: tuple[Dim, ...]) -> None:
+    if len(place) != len(shape) - 1:
+        raise UsageError(
+            f"target {','.join(map(str, place))} has {len(place)} indices, but output {tensor!r} of shape "
+            f"{shape_text(shape)} takes {len(shape) - 1} (the batch axis is left out)"
+        )
+    for axis, (index, size) in enumerate(zip(place, shape[1:], strict=True), 1):
+        if isinstance(index, Span):
+            if isinstance(size, int) and not range(size)[index.start : index.stop]:
+                raise UsageError(f"target {index} takes none of the {size} elements of axis {axis} of {tensor!r}")
+        elif isinstance(size, int) and not -size <= index < size:
+            raise UsageError(
+                f"target {index} is out of range: axis {axis} of output {tensor!r} has {size} elements"
+                f" (0 to {size - 1})"
+            )

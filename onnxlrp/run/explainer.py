@@ -13,12 +13,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxlrp.api import ModelLike, Rules, TargetLike
+from onnxlrp.api import ModelLike, Rules
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.compile import Request, compile_model
-from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
 from onnxlrp.errors import ModelReadError, UsageError
+from onnxlrp.planning.target import TargetLike
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.run.session import open_session
@@ -35,7 +36,8 @@ class Explanation:
         relevance: a map in the input's shape by input name (with an axis 1 of length K for "top:K"). With
             several explained outputs, those of the first; the others are in `by_output`.
         target: what was explained, in words.
-        explained_output: the tensor that relevance started from (the logits), None if the model does not return it.
+        explained_output: the tensor that relevance started from (the logits; those of the position that was asked
+            for, in its last axis), None if the model does not return it.
         by_output: relevance by explained output and input.
     """
 
@@ -68,6 +70,8 @@ class Explainer:
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         axis: int | None = None,
+        position: str | int | None = None,
+        rather_than: TargetLike | None = None,
         on_demand: bool = False,
         relevance_type: str | None = None,
         base_dir: str | os.PathLike[str] | None = None,
@@ -75,7 +79,7 @@ class Explainer:
     ) -> None:
         source = load(model, base_dir)
         if metadata.converted_by(source.model) is not None:
-            stated = (rules, target, axis, relevance_type)
+            stated = (rules, target, axis, relevance_type, position, rather_than)
             if any(value is not None for value in stated) or inputs or outputs or on_demand:
                 raise UsageError(
                     "the model is already converted; rules, target, inputs and outputs were fixed then."
@@ -91,6 +95,8 @@ class Explainer:
                 axis,
                 on_demand,
                 relevance_type=relevance_type or "float32",
+                position=position,
+                rather_than=rather_than,
             )
             converted = compile_model(prepare(source), request).model
         found = metadata.read(converted)
@@ -123,7 +129,12 @@ class Explainer:
         self._session = _open(converted, source, providers)
 
     def explain(
-        self, inputs: Mapping[str, Array] | Array, *, target: Any = None, seed: Array | None = None
+        self,
+        inputs: Mapping[str, Array] | Array,
+        *,
+        target: Any = None,
+        seed: Array | None = None,
+        position: Any = None,
     ) -> Explanation:
         """Runs the model once.
 
@@ -131,18 +142,21 @@ class Explainer:
             inputs: arrays by input name; a bare array where the model has one input.
             target: for a conversion with target "input": an index, a tuple, or an int array [batch, k].
             seed: for a conversion with target "seed": an array in the explained output's shape.
+            position: for a conversion with position "input": an index, or an int array [batch] or [batch, 1].
 
         Raises:
-            UsageError: an input is missing or unknown, or target or seed do not go with the conversion.
+            UsageError: an input is missing or unknown, or target, seed or position do not go with the conversion.
         """
         feeds = self._feeds(inputs)
         batch = len(next(iter(feeds.values()))) if feeds and next(iter(feeds.values())).ndim else 1
         for value in self._extra:
-            feeds[value.name] = self._extra_feed(value, batch, target, seed)
+            feeds[value.name] = self._extra_feed(value, batch, target, seed, position)
         if target is not None and not any(v.name.startswith(TARGET_INPUT) for v in self._extra):
             raise UsageError("a target per call needs a conversion with target='input'")
         if seed is not None and not any(v.name.startswith(SEED_INPUT) for v in self._extra):
             raise UsageError("a seed needs a conversion with target='seed'")
+        if position is not None and not any(v.name == POSITION_INPUT for v in self._extra):
+            raise UsageError("a position per call needs a conversion with position='input'")
         names = [o.name for o in self._session.get_outputs()]
         try:
             results = dict(zip(names, self._session.run(names, feeds), strict=True))
@@ -159,10 +173,25 @@ class Explainer:
         return Explanation(
             {name: results[name] for name in self.output_names},
             relevance,
-            f"{self.metadata.target} of {self._logits}",
-            results.get(self._logits),
+            f"{self.metadata.target} of {self._logits}{self._place()}",
+            self._of_position(results.get(self._logits), feeds.get(POSITION_INPUT)),
             by_output,
         )
+
+    def _place(self) -> str:
+        stated = self.metadata.settings.get("position")
+        return "" if stated in (None, "all") else f" at position {POSITION_INPUT if stated == 'input' else stated}"
+
+    def _of_position(self, logits: Array | None, given: Array | None) -> Array | None:
+        """The logits of the position that is explained, where it is one."""
+        stated = self.metadata.settings.get("position")
+        if logits is None or stated in (None, "all"):
+            return logits
+        if given is not None:
+            found: Array = np.take_along_axis(logits, given[:, :, None] % logits.shape[1], axis=1)[:, 0]
+            return found
+        result: Array = logits[:, -1 if stated == "last" else int(stated)]
+        return result
 
     def _feeds(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
         if not isinstance(inputs, Mapping):
@@ -178,7 +207,9 @@ class Explainer:
             raise UsageError(f"{which}; the model's inputs are {', '.join(self.input_names)}")
         return {n: _array(a, self.input_types[n], f"input {n!r}") for n, a in inputs.items()}
 
-    def _extra_feed(self, value: onnx.ValueInfoProto, batch: int, target: Any, seed: Array | None) -> Array:
+    def _extra_feed(
+        self, value: onnx.ValueInfoProto, batch: int, target: Any, seed: Array | None, position: Any
+    ) -> Array:
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         if value.name.startswith(EXPLAIN_INPUT):
             return np.ones((batch, 1), dtype)
@@ -186,11 +217,13 @@ class Explainer:
             if seed is None:
                 raise UsageError("the model was converted with target='seed': give a seed")
             return _array(seed, dtype, "the seed")
-        if target is None:
-            raise UsageError("the model was converted with target='input': give a target")
-        if np.asarray(target).dtype.kind not in "iu":
-            raise UsageError(f"a target is made of whole numbers, not {target!r}")
-        given = np.asarray(target, dtype)
+        what = "position" if value.name == POSITION_INPUT else "target"
+        asked = position if what == "position" else target
+        if asked is None:
+            raise UsageError(f"the model was converted with {what}='input': give a {what}")
+        if np.asarray(asked).dtype.kind not in "iu":
+            raise UsageError(f"a {what} is made of whole numbers, not {asked!r}")
+        given = np.asarray(asked, dtype)
         if given.ndim == 2:
             return given
         width = _shape(value)[1]
@@ -198,7 +231,7 @@ class Explainer:
         if isinstance(width, int) and row.size != width:
             if width == 1 and row.size == batch:
                 return row.reshape(batch, 1)
-            raise UsageError(f"a target takes {width} indices per sample, not {row.size}")
+            raise UsageError(f"a {what} takes {width} indices per sample, not {row.size}")
         return np.tile(row[None, :], (batch, 1))
 
 

@@ -6,7 +6,7 @@ and only where a rule needs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -61,6 +61,28 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder, declared: Declare
         reading = _with_loop_types(graph, reading, b)
         b.graph = reading.graph
     raise RecursionError("operators are taken apart without end")
+
+
+def extended(
+    original: Graph,
+    reading: Reading,
+    make: Callable[[], Mapping[str, Node]],
+    known: Mapping[str, onnx.TypeProto],
+    b: Builder,
+) -> Reading:
+    """The graph with more nodes behind its own, which relevance starts from in place of the model's outputs.
+
+    Args:
+        make: makes the nodes through `b`; returns those that repeat a node of the graph, with that node.
+        known: types of new graph inputs that they read.
+    """
+    mark = len(b.nodes)
+    with b.afresh(), b.in_model_type():
+        origins = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None} | dict(make())
+    nodes = [*reading.graph.node_protos, *map(proto_of, b.nodes[mark:])]
+    found = _read_again(original, reading, nodes, origins, known, b)
+    b.graph = found.graph
+    return found
 
 
 def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProto] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlrp.api import ModelLike, Rules, TargetLike
+from onnxlrp.api import ModelLike, Rules
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.check.strip import strip
@@ -20,7 +20,7 @@ from onnxlrp.compile import LEDGER_OUTPUT, Converted, Request, compile_model, su
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, is_added_input
 from onnxlrp.errors import UsageError
 from onnxlrp.graph.view import Graph
-from onnxlrp.planning.target import parse_target, resolve_outputs
+from onnxlrp.planning.target import TargetLike, parse_target, resolve_outputs
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.run.session import open_session
@@ -57,6 +57,8 @@ def verify(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     axis: int | None = None,
+    position: str | int | None = None,
+    rather_than: TargetLike | None = None,
     samples: int = 2,
     base_dir: str | os.PathLike[str] | None = None,
     providers: Sequence[str] | None = None,
@@ -76,7 +78,7 @@ def verify(
     """
     source = load(model, base_dir)
     if metadata.converted_by(source.model) is not None:
-        if rules is not None or target is not None or inputs or outputs or axis is not None:
+        if inputs or outputs or any(value is not None for value in (rules, target, axis, position, rather_than)):
             raise UsageError("the model is already converted; its rules, target, inputs and outputs are fixed")
         subject = _of_converted(source)
     else:
@@ -86,6 +88,8 @@ def verify(
             inputs,
             outputs,
             axis,
+            position=position,
+            rather_than=rather_than,
         )
         subject = _Subject(source, source.model, _compiled(source, source.model, request).model, request)
     graph = Graph(subject.original)
@@ -120,6 +124,8 @@ def _of_converted(source: Source) -> _Subject:
         settings.get("axis"),
         bool(settings.get("on_demand", False)),
         relevance_type=settings.get("relevance_type", "float32"),
+        position=settings.get("position"),
+        rather_than=settings.get("rather_than"),
     )
     return _Subject(source, strip(source.model), source.model, request)
 
@@ -233,6 +239,8 @@ def _seeded(subject: _Subject, feeds: Mapping[str, Array], providers: Sequence[s
         onnx.ValueInfoProto(name=name) for name in dict.fromkeys(t.tensor for t in targets) if name not in returned
     )
     values = _run(_session(model, subject.source, True, providers), feeds)
+    if subject.request.position is not None:
+        values = {name: array[:, 0] if array.ndim == 3 else array for name, array in values.items()}
     return {SEED_INPUT + suffix(t, len(targets) > 1): values[t.tensor] for t in targets}
 
 

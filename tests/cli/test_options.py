@@ -72,3 +72,19 @@ def test_what_is_no_target_is_wrong_usage(run: Run, received: dict[str, Any], te
     assert result.exit_code == 2
     assert f"{text!r} is no target" in result.stderr
     assert not received
+
+
+@pytest.mark.parametrize(
+    ("text", "position"), [("last", "last"), ("input", "input"), ("all", "all"), ("4", 4), ("-2", -2)]
+)
+def test_positions(run: Run, received: dict[str, Any], text: str, position: object) -> None:
+    run("plan", "m.onnx", "--position", text, "--rather-than", "3")
+    assert received["position"] == position and received["rather_than"] == 3
+
+
+@pytest.mark.parametrize("text", ["", "first", "1,2", "1.5", "LAST"])
+def test_what_is_no_position_is_wrong_usage(run: Run, received: dict[str, Any], text: str) -> None:
+    result = run("plan", "m.onnx", "--position", text)
+    assert result.exit_code == 2
+    assert f"{text!r} is no position" in result.stderr
+    assert not received

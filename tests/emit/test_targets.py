@@ -66,6 +66,15 @@ def test_a_span_explains_the_sum_of_its_elements(net: LinearNet, rules: Any, spa
 
 
 @pytest.mark.parametrize("rules", RULES, ids=["gradient", "lrp-0"])
+def test_a_target_rather_than_another_explains_their_difference(net: LinearNet, rules: Any) -> None:
+    first, second, _ = ELEMENTS[net.output_rank]
+    difference = net.maps_of([first] * 3) - net.maps_of([second] * 3)
+    assert_map(relevance(net, rules, target=first, rather_than=second), difference)
+    likeliest = [np.unravel_index(y.argmax(), y.shape) for y in net.y]
+    assert_map(relevance(net, rules, rather_than=second), net.maps_of(likeliest) - net.maps_of([second] * 3))
+
+
+@pytest.mark.parametrize("rules", RULES, ids=["gradient", "lrp-0"])
 def test_a_target_input_explains_an_element_of_its_own_in_every_sample(net: LinearNet, rules: Any) -> None:
     elements = ELEMENTS[net.output_rank]
     found = relevance(net, rules, target="input", feeds={"lrp_target": np.array(elements, np.int64)})

@@ -120,6 +120,19 @@ def test_a_model_that_cannot_be_read_says_so(tmp_path, built, photo):
         explain_images(tmp_path / "none.onnx", [photo], out_dir=tmp_path)
 
 
+def test_a_class_rather_than_another_is_said_in_title_and_file_name(tmp_path, built, photo):
+    names = list("abcd")
+    (result,) = explain_images(converted("3 rather than 1"), [photo], options=RAW, out_dir=tmp_path, labels=names)
+    assert result.files[0].name == "spot.epsilon.class-3.not-1.png" and result.target == "d rather than b"
+    (result,) = explain_images(converted("argmax rather than 0"), [photo], options=RAW, out_dir=tmp_path)
+    assert result.files[0].name == "spot.epsilon.not-0.png" and result.target == "class 1 rather than class 0"
+
+
+def test_a_position_that_is_needed_with_every_run_is_refused(tmp_path, built, photo):
+    with pytest.raises(UsageError, match="the position 'input' takes a value with every run"):
+        explain_images(original(), [photo], position="input", out_dir=tmp_path)
+
+
 def test_several_maps_of_one_original_model(tmp_path, built, photo):
     (result,) = explain_images(original(), [photo], target="top:2", options=RAW, out_dir=tmp_path)
     with np.load(result.files[-1]) as saved:

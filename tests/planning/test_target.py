@@ -69,6 +69,19 @@ def test_anything_else_is_refused_with_what_is_allowed(given: Any) -> None:
         parse_target(given)
 
 
+def test_a_target_may_be_preferred_to_an_index() -> None:
+    assert parse_target("7,3", rather_than=(2, slice(4))) == Target("index", (7, 3), rather_than=(2, Span(None, 4)))
+    assert str(parse_target(7, rather_than=3)) == "7 rather than 3"
+    assert str(parse_target("argmax", rather_than="3")) == "argmax rather than 3"
+    with pytest.raises(UsageError, match="is an index such as 7 or 7,3,5, not 'argmax'"):
+        parse_target(7, rather_than="argmax")
+    for other in ("input", "seed", "top:2"):
+        with pytest.raises(UsageError, match="use seed for other pairs"):
+            parse_target(other, rather_than=3)
+    with pytest.raises(UsageError, match="use seed for other pairs"):
+        parse_target("argmax", 1, 3)
+
+
 def test_an_axis_goes_with_argmax_only() -> None:
     assert parse_target("argmax", 1) == Target("argmax", axis=1)
     assert str(parse_target("argmax", 1)) == "argmax along axis 1"
