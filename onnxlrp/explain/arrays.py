@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -13,7 +13,7 @@ import numpy as np
 from onnxlrp.errors import OnnxLrpError, UsageError
 from onnxlrp.explain.answer import DOT, Reading, read_answer
 from onnxlrp.explain.colours import scale_for
-from onnxlrp.explain.feeds import Feed, Value, feeds_for, read_array_file
+from onnxlrp.explain.feeds import Feed, Value, feeds_for, named_files, read_array_file
 from onnxlrp.explain.files import npz, png, write
 from onnxlrp.explain.job import Job, beside
 from onnxlrp.explain.naming import refuse_overwriting, safe, unique_stems
@@ -87,17 +87,23 @@ def explain_arrays(
     explainer, job = open_model(model, asked, labels, top)
     others = dict(data or {})
     fixed = feeds_for(explainer, others, options or ImageOptions())
-    named = [Path(str(value)) for value in others.values() if isinstance(value, str | Path)]
+    named = named_files(others)
     sets = [{**_from_file(explainer, file, fixed), **fixed} for file in files] or [fixed]
     stems = unique_stems(files) if files else (safe(named[0].stem) if named else "arrays",)
     prefixes = [Path(out_dir) / f"{stem}.{job.tag}" for stem in stems]
-    planned = [beside(prefix, ".npz") for prefix in prefixes]
-    refuse_overwriting(planned, [*files, *named])
+    refuse_overwriting((file for prefix in prefixes for file in _planned(prefix, fixed)), [*files, *named])
     labelled = [str(file) for file in files] or [", ".join(f"{name}={value}" for name, value in others.items())]
     return [
         _explain(explainer, feeds, job, prefix, said)
         for feeds, prefix, said in zip(sets, prefixes, labelled, strict=True)
     ]
+
+
+def _planned(prefix: Path, fixed: Mapping[str, Feed]) -> Iterator[Path]:
+    yield beside(prefix, ".npz")
+    for name, feed in fixed.items():
+        if feed.photo is not None:
+            yield beside(prefix, f".{safe(name)}.png")
 
 
 def _from_file(explainer: Explainer, file: Path, fixed: Mapping[str, Feed]) -> dict[str, Feed]:

@@ -62,6 +62,11 @@ def _feed(explainer: Explainer, name: str, value: Value, options: ImageOptions) 
     return Feed(np.repeat(photo.array[None], recipe.image_input.batch or 1, axis=0), photo, recipe)
 
 
+def named_files(values: Mapping[str, Value]) -> list[Path]:
+    """The files among the values."""
+    return [Path(str(v)) for v in values.values() if not isinstance(v, np.ndarray) and _number(v) is None]
+
+
 def _number(value: str | float | Path) -> float | None:
     try:
         return float(str(value))

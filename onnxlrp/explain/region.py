@@ -82,7 +82,7 @@ class Region:
     @property
     def tag(self) -> str:
         """The part of file names that tells regions apart."""
-        return f"in-{self.path.stem}"
+        return f"{'' if self.target is None else f'class-{self.target}-'}in-{self.path.stem}"
 
     def words(self, labels: Sequence[str] | None) -> str:
         """What is explained, in words."""

@@ -162,7 +162,7 @@ def test_a_rate_that_was_not_stated_is_said(tmp_path):
 
 
 def test_relevance_that_is_not_finite_is_an_error_and_nothing_is_written(tmp_path):
-    model = network("g (float[N,50] x) => (float[N,50] y) { y = Sqrt(x) }")
+    model = network("g (float[N,50] x) => (float[N,2] y) { y = MatMul(x, w) }", w=np.full((50, 2), np.nan))
     with pytest.raises(OnnxLrpError, match="not finite"):
         explain(model, clip(tmp_path / "a.wav", np.zeros(50)), tmp_path / "out", target=0)
     assert not (tmp_path / "out").exists()
