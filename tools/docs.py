@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 from onnxlrp.operators import OperatorEntry, catalogue  # noqa: E402
 from onnxlrp.rules.spec import ALIASES, KINDS, RULES, Parameter, RuleSpec  # noqa: E402
 from onnxlrp.tables import load_table, preset_names, preset_text  # noqa: E402
+from onnxlrp.tables.declare import KEYS  # noqa: E402
 
 #: What a rule computes. Its name, parameters and source stand in onnxlrp/rules/spec.py.
 FORMULAS: Mapping[str, Sequence[str]] = {
@@ -103,6 +104,12 @@ def rules_page() -> str:
         "Parameters that several rules have:",
         _parameters(_shared()),
         *(_rule_section(spec) for spec in RULES.values()),
+        "# Operators of other domains",
+        "An operator that is not in docs/OPERATORS.md is declared in an `[[operator]]` entry of a rule table, with "
+        "these keys:",
+        _table(("key", "meaning"), [(f"`{key}`", text) for key, text in KEYS.items()]),
+        "A declaration goes before what the package knows of an operator. One that does not fit a node stops the "
+        "conversion; one whose operator the model does not have is a warning.",
         "# Presets",
         "`onnxlrp rules NAME` prints one, to be copied and edited.",
         *(_preset_section(name) for name in preset_names()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,13 +70,24 @@ def open_session(
     try:
         session = ort.InferenceSession(given, options, providers=wanted)
     except Exception as error:  # onnxruntime raises its own unrelated classes
-        raise ModelReadError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
+        raise ModelReadError(f"onnxruntime cannot load the model: {_reason(error)}") from error
     missing = [p for p in wanted if p not in session.get_providers()]
     if missing:
         raise UsageError(
             f"{missing[0]} does not work on this machine; it needs `pip install onnxlrp[gpu]` and its driver"
         )
     return session
+
+
+def _reason(error: BaseException) -> str:
+    unknown = re.search(r"Fatal error: (\S*?):(\w+)\(-?\d+\) is not a registered function/op", str(error))
+    if unknown is not None:
+        domain, op = unknown.groups()
+        return (
+            f"it does not know the model's own operator {domain}.{op}, so that the model can be converted but not run"
+            " here; run it where the library of that operator is registered"
+        )
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from onnxlrp.errors import UsageError
@@ -13,7 +13,18 @@ from onnxlrp.tables.values import Section
 _TREATMENTS = ("pass", "stop")
 #: The keys that go with each way to treat an operator, besides those that name the operator.
 _GO_WITH = {"pass": ("input", "reason"), "stop": ("reason",), "function": ("file",)}
-_KEYS = ("op", "domain", "treat", "function", "input", "reason", "file")
+#: What each key says.
+KEYS: Mapping[str, str] = {
+    "op": "the operator, or a list of operators; must be stated",
+    "domain": "their domain, which is not ai.onnx; must be stated",
+    "treat": "`pass`: relevance of the first output goes unchanged to one input, which has the same shape; `stop`: it"
+    " ends here",
+    "input": "with `pass`: the position of that input, 0 unless stated",
+    "reason": "with `stop` (must be stated) and `pass`: why, as the plan is to say it",
+    "function": "instead of `treat`: the function, `domain::name` or `domain::name:overload`, that computes the same;"
+    " it is read in the operator's place, and each of its nodes gets its own rule",
+    "file": "with `function`: an ONNX file that holds it, beside the table; the model itself unless stated",
+}
 _STANDARD = ("", "ai.onnx")
 
 
@@ -35,8 +46,8 @@ def declarations(sections: Sequence[Section]) -> tuple[Declaration, ...]:
 
 def _declaration(section: Section) -> Declaration:
     for key in section.values:
-        if key not in _KEYS:
-            raise section.error(f"unknown key {key!r}{did_you_mean(key, _KEYS)} Known: {', '.join(_KEYS)}.", key)
+        if key not in KEYS:
+            raise section.error(f"unknown key {key!r}{did_you_mean(key, KEYS)} Known: {', '.join(KEYS)}.", key)
     for key in ("op", "domain"):
         if key not in section.values:
             raise section.error(f"the declaration needs {key}")

@@ -263,3 +263,18 @@ def test_what_the_runtime_cannot_load_is_told_in_one_line() -> None:
     with pytest.raises(ModelReadError, match="onnxruntime cannot load the model") as caught:
         Explainer(converted)
     assert "\n" not in str(caught.value)
+
+
+def test_an_operator_that_the_runtime_does_not_know_is_named() -> None:
+    model = network("g (float[N,4] x) => (float[N,4] y, float[N,4] z) { y = Relu(x) z = com.example.Odd(x) }")
+    with pytest.raises(ModelReadError, match=r"does not know the model's own operator com\.example\.Odd") as caught:
+        Explainer(model)
+    assert "can be converted but not run here" in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["float64", "model"])
+def test_relevance_comes_in_the_type_asked_for(asked: str) -> None:
+    found = Explainer(dense().model, relevance_type=asked).explain({"x": dense().x}).relevance["x"]
+    assert found.dtype == (np.float64 if asked == "float64" else np.float32)
+    with pytest.raises(UsageError, match="already converted"):
+        Explainer(onnxlrp.convert(dense().model), relevance_type=asked)

@@ -15,6 +15,7 @@ import onnxlrp
 from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.tables import RuleTable, load_table, parse_table, preset_text
 from tests.graph.written import Array, normal
+from tests.support.evaluate import run_onnxruntime, to_type
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21, "my" : 1, "f" : 1]> g'
 W1, W2 = normal(4, 5, seed=1), normal(5, 3, seed=2)
@@ -260,3 +261,42 @@ def test_an_unknown_operator_beside_the_way_disturbs_nothing() -> None:
     found = relevance(onnxlrp.convert(beside, rules="epsilon", target=1), x)
     expected = relevance(onnxlrp.convert(PLAIN, rules="epsilon", target=1), x)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def runnable() -> onnx.ModelProto:
+    """A model that onnxruntime runs: the operator is its own, and declared all the same."""
+    return model(
+        "h = MatMul(x, w1)  [act] a = com.microsoft.QuickGelu<alpha = 0.5>(h)  y = MatMul(a, w2)",
+        """<domain: "f", opset_import: ["" : 21]> quick <alpha: float> (x) => (y) {
+            c = Constant<value_float: float = @alpha>()  s = Mul(x, c)  g = Sigmoid(s)  y = Mul(x, g) }""",
+    )
+
+
+def runnable_table(rule: str = "z") -> RuleTable:
+    text = (
+        f'[[operator]]\nop = "QuickGelu"\ndomain = "com.microsoft"\nfunction = "f::quick"\n[[rule]]\nrule = "{rule}"\n'
+    )
+    return parse_table(text, name="mine", source="mine.toml")
+
+
+def test_a_converted_model_remembers_the_functions_that_its_table_named() -> None:
+    """Its own are gone by then: they were inlined."""
+    converted = onnxlrp.convert(runnable(), rules=runnable_table(), target=1)
+    assert not converted.functions
+    report = onnxlrp.verify(converted, {"x": normal(2, 4, seed=3)})
+    assert report.passed, report
+
+
+def test_a_function_in_a_float16_model_is_read_in_its_type() -> None:
+    wide, narrow = (to_type(runnable(), kind) for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16))
+    for function in narrow.functions:
+        # A number in an attribute is float32; what it meets is not.
+        function.node.insert(1, onnx.helper.make_node("CastLike", ["c", "x"], ["k"]))
+        function.node[2].input[1] = "k"
+    x = normal(2, 4, seed=3)
+    maps = [
+        run_onnxruntime(onnxlrp.convert(m, rules=runnable_table("gradient"), target=1), {"x": x.astype(t)})
+        for m, t in ((wide, np.float32), (narrow, np.float16))
+    ]
+    assert maps[1]["x_relevance"].dtype == np.float32
+    np.testing.assert_allclose(maps[1]["x_relevance"], maps[0]["x_relevance"], rtol=0.02, atol=0.02)
