@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxlrp.emit.builder import Builder
+from onnxlrp.emit.builder import Array, Builder
 from onnxlrp.operators.behaviour import Refusal
 from onnxlrp.operators.classical import ML, as_floats, numbers, transformed, two_classes
 from onnxlrp.operators.lowering import lowers
@@ -19,17 +19,16 @@ from onnxlrp.operators.registry import Situation
 _TREATMENT = "taken apart: a dense layer of its kernel; a linear kernel is one dense layer"
 
 
-def _score(at: Situation, b: Builder, supports: int) -> str:
-    """sum of coefficient * kernel(support vector, x) + rho, [N, 1]."""
+def _scores(at: Situation, b: Builder, coefficients: Array, rho: Sequence[float], supports: int) -> str:
+    """coefficients [scores, support vectors] times the kernel, plus rho; without vectors they are the weights of x."""
     node, x = at.node, as_floats(b, at.node.inputs[0])
-    coefficients = np.asarray(node.attribute("coefficients"), np.float32)
-    rho = numbers(b, node.attribute("rho")[:1])
+    shift = numbers(b, rho)
     kind = node.attribute("kernel_type", "LINEAR")
     if not supports:
-        return b.op("Gemm", x, numbers(b, coefficients[None]), rho, transB=1)
+        return b.op("Gemm", x, numbers(b, coefficients), shift, transB=1)
     vectors = np.asarray(node.attribute("support_vectors"), np.float32).reshape(supports, -1)
     if kind == "LINEAR":
-        return b.op("Gemm", x, numbers(b, coefficients[None] @ vectors), rho, transB=1)
+        return b.op("Gemm", x, numbers(b, coefficients @ vectors), shift, transB=1)
     gamma, constant, degree = (float(v) for v in node.attribute("kernel_params"))
     if kind == "RBF":
         apart = b.sub(b.op("Unsqueeze", x, b.integers([1])), numbers(b, vectors))
@@ -38,34 +37,49 @@ def _score(at: Situation, b: Builder, supports: int) -> str:
     else:
         inner = b.op("Gemm", x, numbers(b, gamma * vectors), numbers(b, [constant]), transB=1)
         values = b.op("Tanh", inner) if kind == "SIGMOID" else b.op("Pow", inner, numbers(b, degree))
-    return b.op("Gemm", values, numbers(b, coefficients[None]), rho, transB=1)
+    return b.op("Gemm", values, numbers(b, coefficients), shift, transB=1)
 
 
 @lowers("SVMRegressor", domain=ML, treatment=_TREATMENT)
 def svm_regressor(at: Situation, b: Builder) -> Sequence[str] | Refusal:
-    if at.node.attribute("one_class", 0):
+    node = at.node
+    if node.attribute("one_class", 0):
         return Refusal("it answers inside or outside (one_class), not with a number", "explain another output")
-    score = _score(at, b, at.node.attribute("n_supports", 0))
-    found = transformed(b, score, at.node.attribute("post_transform", "NONE"))
+    coefficients = np.asarray(node.attribute("coefficients"), np.float32)[None]
+    score = _scores(at, b, coefficients, node.attribute("rho")[:1], node.attribute("n_supports", 0))
+    found = transformed(b, score, node.attribute("post_transform", "NONE"))
     return found if isinstance(found, Refusal) else (found,)
 
 
-@lowers("SVMClassifier", domain=ML, treatment=f"{_TREATMENT}; two classes without fitted probabilities")
+@lowers("SVMClassifier", domain=ML, treatment=f"{_TREATMENT}; fitted probabilities are refused")
 def svm_classifier(at: Situation, b: Builder) -> Sequence[str] | Refusal:
+    """Its scores are the decisions between all pairs of classes, or -s and s for two classes."""
     node = at.node
-    labels = node.attribute("classlabels_ints") or node.attribute("classlabels_strings") or ()
+    counts = node.attribute("vectors_per_class") or ()
     if node.attribute("prob_a"):
         return Refusal(
             "its scores are probabilities fitted to decisions between pairs of classes",
             "export the model without probabilities",
         )
-    if len(labels) != 2:
-        return Refusal(
-            "its scores are decisions between pairs of classes", "use a model for two classes, or one class against all"
-        )
-    supports = sum(node.attribute("vectors_per_class") or ())
-    kind = node.attribute("post_transform", "NONE")
-    if not supports:
+    if not sum(counts):
         return Refusal("it has no support vectors", "export it as a LinearClassifier")
-    found = two_classes(b, _score(at, b, supports), kind, kind == "SOFTMAX")
+    kind = node.attribute("post_transform", "NONE")
+    pairs = _by_pairs(np.asarray(node.attribute("coefficients"), np.float32), counts)
+    scores = _scores(at, b, pairs, node.attribute("rho")[: len(pairs)], sum(counts))
+    found = two_classes(b, scores, kind, kind == "SOFTMAX") if len(pairs) == 1 else transformed(b, scores, kind)
     return found if isinstance(found, Refusal) else ("", found)
+
+
+def _by_pairs(given: Array, counts: Sequence[int]) -> Array:
+    """[pairs of classes, support vectors]: row j - 1 of what is given is about a vector's class i < j, row i for j."""
+    classes, ends = len(counts), np.cumsum(counts)
+    rows = given.reshape(classes - 1, -1)
+    found = []
+    for i in range(classes):
+        for j in range(i + 1, classes):
+            pair = np.zeros(rows.shape[1], np.float32)
+            for mine, row in ((i, j - 1), (j, i)):
+                own = slice(ends[mine] - counts[mine], ends[mine])
+                pair[own] = rows[row, own]
+            found.append(pair)
+    return np.stack(found)

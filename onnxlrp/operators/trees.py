@@ -150,4 +150,6 @@ def classifier(at: Situation, b: Builder) -> Sequence[str] | Refusal:
 def _ensemble(at: Situation, b: Builder, op: str, attributes: Mapping[str, Any]) -> str:
     """The raw scores, of known rank."""
     raw = b.op(op, at.node.inputs[0], domain=ML, dtype=int(TensorProto.FLOAT), **attributes)
-    return b.op("Reshape", raw, b.integers([-1, int(attributes.get("n_targets", 1))]))
+    # Shape inference does not know of trees, but of what follows.
+    floats = b.op("Cast", raw, to=int(TensorProto.FLOAT))
+    return b.op("Reshape", floats, b.integers([-1, int(attributes.get("n_targets", 1))]))

@@ -184,9 +184,17 @@ def _step_over_heads(graph: Graph, name: str) -> Explained:
             notes.append(f"{head.label} is stepped over: {_HEADS[_key(head)]}")
         elif not node.domain and node.op in _SHAPE_ONLY and (graph.is_float(node.inputs[0])):
             tensor = node.inputs[0]
+        elif (real := _before_rounding(graph, node)) is not None:
+            tensor = real
         else:
             break
     return Explained(name, _through_shapes(graph, start, above) if notes else start, tuple(notes))
+
+
+def _before_rounding(graph: Graph, node: Node) -> str | None:
+    """What a DequantizeLinear reads back, where a QuantizeLinear in front of it wrote it."""
+    maker = graph.producer.get(node.inputs[0]) if node.op == "DequantizeLinear" and not node.domain else None
+    return maker.inputs[0] if maker is not None and maker.op == "QuantizeLinear" and not maker.domain else None
 
 
 def _key(node: Node) -> str:

@@ -142,10 +142,19 @@ def _session(model: onnx.ModelProto, source: Source, optimised: bool, providers:
 def _run(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
     names = [o.name for o in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        found = session.run(names, dict(feeds))
     except Exception as error:  # onnxruntime raises its own unrelated classes
         lines = str(error).strip().splitlines()
         raise UsageError(f"onnxruntime cannot run the model on this data: {lines[0] if lines else error!r}") from error
+    return {name: _numbers(value) for name, value in zip(names, found, strict=True)}
+
+
+def _numbers(value: Any) -> Array:
+    """An output as one array, also where it is a sequence of tensors or of maps from names to scores."""
+    if not isinstance(value, list):
+        return np.asarray(value)
+    parts = [list(part.values()) if isinstance(part, dict) else part for part in value]
+    return np.concatenate([np.ravel(part) for part in parts]) if parts else np.zeros(0)
 
 
 def _with_added_inputs(

@@ -104,6 +104,7 @@ def test_probabilities_of_a_classifier_of_scikit_learn_are_explained_by_their_sc
     expect(model, lambda x: x @ W.T + B)
     notes = "\n".join(onnxlrp.plan(model, rules="epsilon").notes)
     assert all(f"the {op}" in notes for op in ("ZipMap", "Normalizer", "LinearClassifier"))
+    assert onnxlrp.verify(model, {"x": X}, rules="epsilon").passed
 
 
 def _normalised(kind: str) -> Callable[[Array], Array]:

@@ -9,6 +9,7 @@ import pytest
 import onnxlrp
 from tests.support.evaluate import cosine, relative_l2, run_onnxruntime
 from tests.support.gradients import central_gradient
+from tests.support.models import Net
 from tests.support.quantised import FORMATS, SHAPE, float_network, quantise, straight
 
 Array = np.ndarray
@@ -43,3 +44,64 @@ def test_the_ledger_closes(quantised: onnx.ModelProto, rules: str) -> None:
     checks = {check.name: check for check in report.checks}
     assert checks["ledger"].passed, report
     assert all(check.passed for name, check in checks.items() if name.startswith("forward"))
+
+
+# -- weights behind DequantizeLinear -----------------------------------------------------------------------------
+
+
+def _weights_only(channels: int, *, quantised: bool) -> onnx.ModelProto:
+    """Conv, BatchNormalization, Relu; the kernel is stored as integers, or as the floats that these stand for."""
+    rng = np.random.default_rng(5)
+    integers = rng.integers(-127, 128, size=(channels, channels, 3, 3)).astype(np.int8)
+    scales = rng.uniform(1e-4, 1e-3, size=channels).astype(np.float32)
+    net = Net(np.float32)
+    x = net.input("x", ["n", channels, 5, 5])
+    if quantised:
+        kernel = net.op("DequantizeLinear", net.raw(integers), net.constant(scales), axis=0)
+    else:
+        kernel = net.constant(integers * scales[:, None, None, None])
+    statistics = [net.constant(rng.uniform(0.5, 1.5, size=channels)) for _ in range(4)]
+    y = net.op("BatchNormalization", net.op("Conv", x, kernel, pads=[1, 1, 1, 1]), *statistics)
+    return net.model(net.op("Relu", y))
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "epsilon-plus", "epsilon-alpha2-beta1", "deep-taylor"])
+def test_a_weight_that_is_stored_as_integers_is_a_weight(rules: str) -> None:
+    x = np.random.default_rng(6).normal(size=(2, 4, 5, 5)).astype(np.float32)
+    seed = np.random.default_rng(7).normal(size=(2, 4, 5, 5)).astype(np.float32)
+    found = []
+    for quantised in (True, False):
+        model = _weights_only(4, quantised=quantised)
+        assert any("BatchNormalization" in s.operator and "Conv" in s.operator for s in onnxlrp.plan(model).steps)
+        emitted = onnxlrp.convert(model, rules=rules, target="seed")
+        found.append(run_onnxruntime(emitted, {"x": x, "lrp_seed": seed})["x_relevance"])
+    assert relative_l2(*found) < 1e-5
+
+
+def test_a_weight_that_is_stored_as_integers_is_not_copied() -> None:
+    model = _weights_only(128, quantised=True)
+    emitted = onnxlrp.convert(model, rules="epsilon-alpha2-beta1")
+    assert emitted.ByteSize() - model.ByteSize() < 16_384 < model.ByteSize() / 8
+
+
+# -- where relevance starts --------------------------------------------------------------------------------------
+
+
+def test_a_head_is_stepped_over_behind_its_rounding(quantised: onnx.ModelProto) -> None:
+    """Softmax, QuantizeLinear, DequantizeLinear at the end of a network."""
+    headed = onnx.ModelProto()
+    headed.CopyFrom(quantised)
+    scale, zero = (onnx.numpy_helper.from_array(v, n) for n, v in (("s", np.float32(1 / 255)), ("z", np.uint8(0))))
+    headed.graph.initializer.extend([scale, zero])
+    y = headed.graph.output[0].name
+    headed.graph.node.extend(
+        [
+            onnx.helper.make_node("Softmax", [y], ["probabilities"], name="the head", axis=-1),
+            onnx.helper.make_node("QuantizeLinear", ["probabilities", "s", "z"], ["rounded"]),
+            onnx.helper.make_node("DequantizeLinear", ["rounded", "s", "z"], ["shown"]),
+        ]
+    )
+    headed.graph.output[0].name = "shown"
+    plan = onnxlrp.plan(headed, rules="epsilon")
+    assert any("the head" in note and "logits" in note for note in plan.notes)
+    assert relative_l2(_relevance(headed, "epsilon"), _relevance(quantised, "epsilon")) < 1e-6

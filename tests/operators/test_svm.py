@@ -53,19 +53,16 @@ def test_regression_without_support_vectors_is_linear() -> None:
 
 
 def _classifier(kernel: str, kind: str, **more: object) -> ModelProto:
-    node = ml_node(
-        "SVMClassifier",
-        "x",
-        "label y",
-        kernel_type=kernel,
-        kernel_params=KERNELS[kernel][0],
-        vectors_per_class=[2, 1],
-        support_vectors=VECTORS.ravel().tolist(),
-        coefficients=COEFFICIENTS.tolist(),
-        rho=[RHO],
-        post_transform=kind,
-        **{"classlabels_ints": [0, 1], **more},
-    )
+    given = {
+        "classlabels_ints": [0, 1],
+        "vectors_per_class": [2, 1],
+        "support_vectors": VECTORS.ravel().tolist(),
+        "coefficients": COEFFICIENTS.tolist(),
+        "rho": [RHO],
+        "post_transform": kind,
+        **more,
+    }
+    node = ml_node("SVMClassifier", "x", "label y", kernel_type=kernel, kernel_params=KERNELS[kernel][0], **given)
     return ml_model(node, width=3, outputs=(labels(), scores()))
 
 
@@ -83,10 +80,34 @@ def test_two_classes(kernel: str, kind: str) -> None:
     expect(model, raw)
 
 
-def test_what_is_refused_says_why() -> None:
-    for model, reason in (
-        (_classifier("LINEAR", "NONE", prob_a=[-1.0], prob_b=[0.1]), "probabilities fitted to decisions"),
-        (_classifier("LINEAR", "NONE", classlabels_ints=[0, 1, 2]), "decisions between pairs of classes"),
-    ):
-        with pytest.raises(ConversionError, match=reason):
-            onnxlrp.convert(model, rules="epsilon")
+def test_several_classes_are_decided_pair_by_pair() -> None:
+    """The rows of coefficients are those of libsvm: for a vector of class i, row j - 1 is about j > i and row j about
+    j < i.
+    """
+    rng = np.random.default_rng(0)
+    counts, vectors, rows = [2, 1, 3], rng.normal(size=(6, 3)), rng.normal(size=(2, 6))
+    made = _classifier(
+        "LINEAR",
+        "NONE",
+        classlabels_ints=[0, 1, 2],
+        vectors_per_class=counts,
+        support_vectors=vectors.ravel().tolist(),
+        coefficients=rows.ravel().tolist(),
+        rho=[0.1, 0.2, 0.3],
+    )
+    owner = np.repeat([0, 1, 2], counts)
+
+    def pairs(x: Array) -> Array:
+        kernel, found = x @ vectors.T, []
+        for rho, (i, j) in zip([0.1, 0.2, 0.3], [(0, 1), (0, 2), (1, 2)], strict=True):
+            found.append(kernel @ (rows[j - 1] * (owner == i) + rows[i] * (owner == j)) + rho)
+        return np.stack(found, axis=1)
+
+    assert relative_l2(run_onnxruntime(made, {"x": X})["y"], pairs(X)) < 1e-5, "what onnxruntime computes"
+    expect(made, pairs)
+
+
+def test_fitted_probabilities_are_refused() -> None:
+    made = _classifier("LINEAR", "NONE", prob_a=[-1.0], prob_b=[0.1])
+    with pytest.raises(ConversionError, match="probabilities fitted to decisions"):
+        onnxlrp.convert(made, rules="epsilon")

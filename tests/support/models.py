@@ -42,6 +42,12 @@ class Net:
         self._initializers.append(numpy_helper.from_array(array, name))
         return name
 
+    def raw(self, value: np.ndarray) -> str:
+        """An initializer in the array's own type."""
+        name = f"c{len(self._initializers)}"
+        self._initializers.append(numpy_helper.from_array(value, name))
+        return name
+
     def op(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """A node; with several outputs the name of the first one (the others end in _1, _2, ...)."""
         stem = f"{op_type.lower()}{len(self._nodes)}"
