@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Elementwise, Product, Scaling
+from onnxlrp.operators.own import own_function
 from onnxlrp.operators.registry import Situation, register
 from onnxlrp.understand.facts import Facts, Range
 
@@ -28,6 +29,21 @@ def gate_of(facts: Facts, a: str, b: str) -> str | None:
     return next((a if test(ra) else b for test in tests if test(ra) != test(rb)), None)
 
 
+def signal_of(at: Situation, a: str, b: str) -> str | None:
+    """The factor that is not a gate, where the other one is."""
+    gate = gate_of(at.facts, a, b) if a != b else None
+    return None if gate is None else (b if gate == a else a)
+
+
+def _own_part(at: Situation, a: str, c: str) -> tuple[str, str] | None:
+    """Of x times a function of x: x, and what the function is."""
+    for x, factor in ((a, c), (c, a)):
+        what = own_function(at, x, factor)
+        if what is not None:
+            return x, what
+    return None
+
+
 @register(
     "Mul",
     "product",
@@ -41,13 +57,16 @@ def mul(at: Situation) -> Product | Scaling:
     if not (at.is_active(0) and at.is_active(1)):
         x, factor = (a, c) if at.is_active(0) else (c, a)
         return Scaling(x, y, lambda b, m: b.mul(m, factor))
-    gate = gate_of(at.facts, a, c) if a != c else None
-    signal = None if gate is None else (c if gate == a else a)
+    own = _own_part(at, a, c)
+    signal = signal_of(at, a, c)
 
     def partial(b: Builder, g: str, factor: str) -> str:
         return b.sum_to(b.mul(g, c if factor == a else a), y, factor)
 
-    note = f"{gate} is bounded, hence a gate" if gate else "neither factor is a gate"
+    if own is not None:
+        x, what = own
+        return Product(a, c, y, partial, x, quotient=True, other="function of the signal", note=what)
+    note = f"{c if signal == a else a} is bounded, hence a gate" if signal else "neither factor is a gate"
     return Product(a, c, y, partial, signal, note=note)
 
 

@@ -7,8 +7,9 @@ import pytest
 from onnxlrp.rules.spec import KINDS
 from onnxlrp.tables import StepFacts, load_table, match, preset_names, preset_text
 
-#: Rule by kind of step. "conv" and "dense" are the two sorts of linear step that presets tell apart, "input"
-#: is a convolution at the input, "relu" a Relu (other activations stand under "activation").
+#: Rule by kind of step. "conv" and "dense" are the two sorts of linear step that presets tell apart, "input" is a
+#: convolution at the input, "attention" a product of two tensors by MatMul, "relu" a Relu (other activations stand
+#: under "activation").
 USUAL = {
     "affine": "epsilon",
     "average": "norm",
@@ -17,12 +18,16 @@ USUAL = {
     "relu": "pass",
     "normalization": "epsilon",
     "product": "signal",
+    "attention": "half",
     "max": "winner",
     "movement": "move",
 }
 GRADIENT = dict.fromkeys([*USUAL, "input", "conv", "dense"], "gradient")
 POSITIVE = dict.fromkeys(["affine", "average", "sum", "normalization"], "z-plus")
+ZERO = {**USUAL, **dict.fromkeys(["affine", "average", "sum", "normalization", "input", "conv", "dense"], "z")}
 EXPECTED = {
+    "attnlrp": {**ZERO, "product": "half"},
+    "cp-lrp": {**ZERO, "attention": "signal"},
     "epsilon": {**USUAL, "input": "epsilon", "conv": "epsilon", "dense": "epsilon"},
     "epsilon-plus": {**USUAL, "input": "z-plus", "conv": "z-plus", "dense": "epsilon"},
     "epsilon-plus-flat": {**USUAL, "input": "flat", "conv": "z-plus", "dense": "epsilon"},
@@ -51,6 +56,7 @@ def facts(step: str) -> StepFacts:
         "conv": ("ConvTranspose", "linear", False),
         "dense": ("Gemm", "linear", False),
         "relu": ("Relu", "activation", False),
+        "attention": ("MatMul", "product", False),
     }.get(step, ("", step, False))
     return StepFacts((operator,), kind, ("node",), None, first, False, 0.5)
 

@@ -338,7 +338,17 @@ class Scatter(OpRun):
         return (y,)
 
 
+class GatherElements(OpRun):
+    """Along the other axes the indices may be fewer than the data, and then stand for its first elements."""
+
+    def _run(self, data: Array, indices: Array, axis: int = 0) -> tuple[Array]:
+        axis = axis % data.ndim
+        part = data[tuple(slice(None if a == axis else n) for a, n in enumerate(indices.shape))]
+        return (np.take_along_axis(part, indices, axis),)
+
+
 OPERATORS: tuple[type[OpRun], ...] = (
+    GatherElements,
     *(Conv, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, MaxRoiPool),
     *(PRelu, LogSoftmax, Scatter),
     *(LRN, GroupNormalization, MeanVarianceNormalization, LpNormalization, Pad, Erf, Gelu),

@@ -1,0 +1,83 @@
+"""Rule tables for transformers against a modified gradient in PyTorch, in float64 and in onnxruntime."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import onnxlrp
+from tests.oracle.modified_gradient import input_relevance, token_relevance
+from tests.oracle.transformer_models import ACTIVATIONS, FAMILIES, Case, case
+from tests.support.evaluate import relative_l2, run_onnxruntime, run_reference, to_float64
+
+Array = np.ndarray
+
+
+def _export(given: Case, path: Path, dynamo: bool) -> onnx.ModelProto:
+    """As an exporter of torch writes it, with open batch and sequence."""
+    tokens = len(given.inputs) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            axes = ({0: "batch", 1: "sequence"},) * 2 if tokens else ({0: "batch"},)
+            torch.onnx.export(
+                given.runner,
+                given.inputs,
+                str(path),
+                input_names=list(given.names),
+                output_names=["y"],
+                dynamo=True,
+                dynamic_shapes=axes,
+                verbose=False,
+            )
+        else:
+            open_axes = {n: {0: "batch", 1: "sequence"} if tokens else {0: "batch"} for n in given.names}
+            torch.onnx.export(
+                given.runner,
+                given.inputs,
+                str(path),
+                input_names=list(given.names),
+                output_names=["y"],
+                dynamo=False,
+                dynamic_axes=open_axes,
+                opset_version=17,
+            )
+    given.runner.eval()
+    return onnx.load(path)
+
+
+def _expected(given: Case, seed: Array, conservative: bool) -> Array:
+    runner, wide = given.double(), torch.from_numpy(seed)
+    how = {"activations": ACTIVATIONS, "conservative": conservative}
+    if len(given.inputs) == 2:
+        return token_relevance(runner.model, lambda: runner(*given.inputs), wide, **how).numpy()
+    return input_relevance(runner, runner.model, given.inputs[0].double(), wide, **how).numpy()
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp"])
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_table_is_the_modified_gradient(tmp_path: Path, name: str, exporter: str, rules: str) -> None:
+    given = case(name)
+    model = _export(given, tmp_path / "model.onnx", exporter == "dynamo")
+    emitted = onnxlrp.convert(model, rules=rules, target="seed", inputs=(given.names[0],))
+    feeds = {n: x.numpy() for n, x in zip(given.names, given.inputs, strict=True)}
+    used = {v.name for v in model.graph.input}
+    feeds = {n: x for n, x in feeds.items() if n in used}
+    with torch.no_grad():
+        shape = given.runner(*given.inputs).shape
+    seed = np.random.default_rng(5).normal(size=tuple(shape))
+    if len(given.inputs) == 2:
+        seed *= given.inputs[1].numpy()[..., None]
+    expected = _expected(given, seed, rules == "cp-lrp")
+    output = f"{given.names[0]}_relevance"
+    widened = {n: x.astype(np.float64) if x.dtype == np.float32 else x for n, x in feeds.items()}
+    wide = run_reference(to_float64(emitted), {**widened, "lrp_seed": seed})[output]
+    narrow = run_onnxruntime(emitted, {**feeds, "lrp_seed": seed.astype(np.float32)})[output]
+    assert relative_l2(wide, expected) < 1e-6
+    assert relative_l2(narrow, expected) < 1e-4
