@@ -54,10 +54,11 @@ _KINDS: Mapping[str, frozenset[str]] = {
 
 @cache
 def operators() -> frozenset[str]:
-    """Every operator name of the domains ai.onnx, ai.onnx.ml and com.microsoft, in any version."""
+    """Every operator name of the domains ai.onnx, ai.onnx.ml, ai.onnx.preview and com.microsoft, in any version."""
     from onnx import defs
 
-    standard = frozenset(s.name for s in defs.get_all_schemas_with_history() if s.domain in ("", "ai.onnx.ml"))
+    domains = ("", "ai.onnx.ml", "ai.onnx.preview")
+    standard = frozenset(s.name for s in defs.get_all_schemas_with_history() if s.domain in domains)
     return standard | frozenset(_CONTRIB.split())
 
 

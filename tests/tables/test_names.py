@@ -25,7 +25,8 @@ def test_every_operator_that_is_treated_can_be_named() -> None:
 
 
 def test_kinds_known_beforehand_agree_with_the_catalogue() -> None:
-    judged = {entry.op: entry.kind for entry in catalogue() if possible_kinds(entry.op) is not None}
+    standard = [entry for entry in catalogue() if not entry.domain]
+    judged = {entry.op: entry.kind for entry in standard if possible_kinds(entry.op) is not None}
     assert {"Conv", "Relu", "MaxPool", "Reshape"} <= judged.keys()
     assert {op: kind for op, kind in judged.items() if kind not in (possible_kinds(op) or ())} == {}
 
