@@ -77,10 +77,20 @@ def scale_for(values: np.ndarray) -> Scale:
     return Scale(limit, 100.0 * float((sizes > limit).mean()))
 
 
-def largest_scale(values: np.ndarray) -> Scale:
-    """The scale of a map to its largest size."""
-    largest = float(np.abs(values).max(initial=0.0))
-    return Scale(largest or 1.0, 0.0, empty=largest == 0.0)
+#: Share of all relevance in the cells that have the strongest colour on the scale of `sparse_scale`.
+STRONGEST = 0.5
+
+
+def sparse_scale(values: np.ndarray) -> Scale:
+    """The scale of a map whose relevance sits in few cells, however few: the largest ones, with half of all
+    |relevance|, get the strongest colour. (A percentile of all cells would show each of the few as strong.)
+    """
+    sizes = np.sort(np.abs(values), axis=None)[::-1]
+    if not sizes.size or sizes[0] == 0.0:
+        return Scale(1.0, 0.0, empty=True)
+    reached = np.cumsum(sizes) >= STRONGEST * sizes.sum()
+    limit = float(sizes[reached.argmax()])
+    return Scale(limit, 100.0 * float((sizes > limit).mean()))
 
 
 def ticks(limit: float, count: int = 5) -> tuple[tuple[float, str], ...]:

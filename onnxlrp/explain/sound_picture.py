@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from onnxlrp.explain.colours import TABLE, largest_scale
+from onnxlrp.explain.colours import STRONGEST, TABLE, sparse_scale
 from onnxlrp.explain.page import (
     BAR_TEXT,
     BAR_WIDTH,
@@ -32,6 +32,10 @@ _GAP = 24 + leading(SMALL)
 _RED, _BLUE = tuple(TABLE[-20]), tuple(TABLE[20])
 _STEPS = (1, 2, 5)
 _HERTZ = (50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 20000)
+_SCALE_NOTE = (
+    f"the strongest colours have the cells with {STRONGEST:.0%} of all |relevance|; red speaks for the explained "
+    "output, blue against it"
+)
 #: Decibels below the loudest that are drawn.
 _RANGE = 80.0
 
@@ -53,10 +57,14 @@ class SoundView:
 def sound_picture(view: SoundView, windows: Sequence[float], caption: Caption) -> Image.Image:
     """The picture; `windows` are the seconds at which a window of the model begins, the first left out."""
     shown = _columns(view.map.relevance, view.map)
-    # Relevance of sound sits in few cells, so that a percentile of all cells would show every one of them as strong.
-    scale = largest_scale(shown)
+    scale = sparse_scale(shown)
     height = _WAVE + _CURVE + _MAP + 2 * _GAP + leading(SMALL) + 6
-    made, top = page(caption, (scale_note(scale),), _AXIS + _WIDTH + 24 + BAR_WIDTH + BAR_TEXT, height)
+    made, top = page(
+        caption,
+        (_SCALE_NOTE if not scale.empty else scale_note(scale),),
+        _AXIS + _WIDTH + 24 + BAR_WIDTH + BAR_TEXT,
+        height,
+    )
     draw = ImageDraw.Draw(made)
     left = MARGIN + _AXIS
     tops = (top, top + _WAVE + _GAP, top + _WAVE + _CURVE + 2 * _GAP)

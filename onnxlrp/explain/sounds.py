@@ -153,13 +153,14 @@ def _write(prefix: Path, prepared: PreparedSound, found: _Found, job: Job) -> So
             "on this model and data shows where they arise. Digital silence (samples that are exactly zero) can be the "
             "cause with rules that use derivatives"
         )
-    readings = [read_answer(answer, job) for answer in found.answers]
+    readings = [read_answer(answer, job) for answer in _own_answers(found)]
     views = [view_of(prepared, found.relevance[:, place]) for place in range(found.relevance.shape[1])]
     files: list[tuple[Path, bytes]] = []
     for place, (stem, view) in enumerate(zip(job.map_stems(prefix), views, strict=False)):
-        picture = sound_picture(view, prepared.starts[1:], _caption(prepared, readings, place, job))
+        picture = sound_picture(view, prepared.starts[1 : len(readings)], _caption(prepared, readings, place, job))
         files.append((beside(stem, ".png"), png(picture)))
-    windows = tuple(_window(prepared, index, reading) for index, reading in enumerate(readings))
+    whole = len(readings) < len(found.answers)
+    windows = tuple(_window(prepared, index, reading, -1 if whole else index) for index, reading in enumerate(readings))
     files.append((beside(prefix, ".npz"), _arrays(prepared, found, views, windows, job)))
     for path, content in files:
         write(path, content)
@@ -169,9 +170,16 @@ def _write(prefix: Path, prepared: PreparedSound, found: _Found, job: Job) -> So
     )
 
 
-def _window(prepared: PreparedSound, index: int, reading: Reading) -> WindowResult:
+def _own_answers(found: _Found) -> tuple[Answer, ...]:
+    """An answer for each window, or one for all where the model reads them as one sequence instead of a batch."""
+    first = found.answers[0]
+    one = first.explained is not None and all(answer.explained is first.explained for answer in found.answers)
+    return found.answers[:1] if one else found.answers
+
+
+def _window(prepared: PreparedSound, index: int, reading: Reading, last: int) -> WindowResult:
     start = prepared.starts[index]
-    end = min(start + prepared.windows.length / prepared.clip.rate, prepared.clip.seconds)
+    end = min(prepared.starts[last] + prepared.windows.length / prepared.clip.rate, prepared.clip.seconds)
     heading = "; ".join(subject.heading for subject in reading.subjects)
     return WindowResult(start, end, heading, reading.subjects[0].detail)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxlrp.explain.colours import TABLE, Scale, scale_for, ticks
+from onnxlrp.explain.colours import TABLE, Scale, scale_for, sparse_scale, ticks
 
 
 def test_zero_is_white_positive_is_red_and_negative_is_blue():
@@ -73,3 +73,17 @@ def test_ticks_are_symmetric_and_share_a_power_of_ten():
     assert numbers(1.26e-4) == ["-1.26e-4", "-0.63e-4", "0", "+0.63e-4", "+1.26e-4"]
     assert numbers(4e7, 3) == ["-4e7", "0", "+4e7"]
     assert [value for value, _ in ticks(2.0)] == [-2.0, -1.0, 0.0, 1.0, 2.0]
+
+
+def test_a_sparse_scale_ends_where_the_larger_cells_hold_half_of_all_relevance():
+    values = np.zeros((50, 50))
+    values[0, :5] = [4, -3, 2, 2, -1]  # 4 + 3 reach half of 12
+    scale = sparse_scale(values)
+    assert (scale.limit, scale.empty) == (3.0, False)
+    assert scale.beyond == pytest.approx(100 / 2500)
+    even = sparse_scale(np.full((4, 4), -2.0))
+    assert (even.limit, even.beyond) == (2.0, 0.0)
+
+
+def test_a_sparse_scale_of_nothing_is_empty():
+    assert sparse_scale(np.zeros((3, 3))).empty and sparse_scale(np.zeros((0, 3))).empty

@@ -147,6 +147,18 @@ def test_long_clips_run_in_parts_with_the_same_result(tmp_path, monkeypatch):
     np.testing.assert_allclose(saved(result)["relevance"], whole["relevance"], rtol=1e-6)
 
 
+def test_windows_that_the_model_reads_as_one_sequence_have_one_answer(tmp_path):
+    """Two windows of 100 samples, put together to one sequence: [windows, 100] -> [1, 2]."""
+    w = normal(200, 2, seed=3)
+    text = "g (float[T,100] x) => (float[1,2] y) { f = Reshape(x, whole) y = MatMul(f, w) }"
+    model = network(text, w=w, whole=np.array([1, 200]))
+    x = 0.1 * normal(200, seed=1)
+    result = explain(model, clip(tmp_path / "a.wav", x), tmp_path)
+    assert [(window.start, window.end) for window in result.windows] == [(0.0, 0.2)]
+    assert result.windows[0].target == f"class {(x @ w).argmax()}"
+    np.testing.assert_allclose(saved(result)["relevance"].reshape(1, 200), best(x[None], w), rtol=1e-4, atol=1e-7)
+
+
 def test_other_inputs_are_filled_by_name(tmp_path):
     text = "g (float[N,50] x, float[1,50] gain) => (float[N,1] y) { z = Mul(x, gain) y = ReduceSum(z, axes) }"
     model = network(text, axes=np.array([1]))
