@@ -178,6 +178,8 @@ def to_winner(b: Builder, x: str, r: str, pick: str, rank: int, reduced: tuple[i
     """Puts each element of `r` where the largest (or smallest) element of x along `reduced` stands."""
     if not reduced:
         return r
+    if 0 in (b.graph.shape(x) or ()):
+        return b.zeros_like(x)
     kept = tuple(a for a in range(rank) if a not in reduced)
     order = [*kept, *reduced]
     # The reduced axes are brought to the end and flattened, so that one index names the winner.

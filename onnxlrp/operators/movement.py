@@ -7,6 +7,9 @@ flat indices of its input: that says where each value came from, whatever the pa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
+
+from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Refusal, Selection, Stop
@@ -32,6 +35,33 @@ def by_index(at: Situation) -> Adjoint:
         indices = b.op("Reshape", b.op("Range", zero, count, one), b.shape_of(x))
         moved = b.op(node.op, indices, *node.inputs[1:], **node.attributes)
         return b.scatter_flat(x, moved, r, overlapping=True)
+
+    return adjoint
+
+
+#: The largest whole number up to which float32 has all of them.
+_EXACT_FLOATS = 1 << 24
+
+
+def by_number(at: Situation) -> Adjoint | Refusal:
+    """Like `by_index` for operators that know only floats, and may put zeros where no element came to."""
+    node, x = at.node, at.node.inputs[0]
+    shape = at.graph.static_shape(x)
+    if shape is not None and prod(shape) >= _EXACT_FLOATS:
+        return Refusal("its input has more elements than float32 can number", "give it a smaller tensor")
+
+    def adjoint(b: Builder, r: str) -> str:
+        one, flat = b.constant_int(1), b.integers([-1])
+        slots = b.add(b.element_count(x), b.integers([1]))
+        numbers = b.op("Range", one, b.op("Squeeze", slots), one)
+        numbered = b.op("Reshape", b.op("Cast", numbers, to=int(TensorProto.FLOAT)), b.shape_of(x))
+        moved = b.op(node.op, numbered, *node.inputs[1:], **node.attributes)
+        positions = b.op("Cast", moved, to=int(TensorProto.INT64))
+        # Number 0 stands where nothing was put: what falls there is collected in a slot of its own, and left out.
+        zeros = b.op("Expand", b.scalar(0.0, r), slots)
+        positions, values = b.op("Reshape", positions, flat), b.op("Reshape", r, flat)
+        spread = b.op("ScatterElements", zeros, positions, values, axis=0, reduction="add")
+        return b.reshape_like(b.op("Slice", spread, b.integers([1]), slots), x)
 
     return adjoint
 
@@ -242,8 +272,8 @@ def depth_to_space(at: Situation) -> Selection | Refusal:
 
 @register("SpaceToDepth", "movement", EXACT, "DepthToSpace")
 def space_to_depth(at: Situation) -> Selection:
-    block = at.node.attribute("blocksize")
-    return one_to_one(at, lambda b, r: b.op("DepthToSpace", r, blocksize=block, mode="DCR"))
+    block, mode = at.node.attribute("blocksize"), at.node.attribute("mode", "DCR")
+    return one_to_one(at, lambda b, r: b.op("DepthToSpace", r, blocksize=block, mode=mode))
 
 
 @register(

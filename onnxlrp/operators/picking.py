@@ -9,11 +9,8 @@ from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Refusal, Selection, Stop
-from onnxlrp.operators.movement import EXACT, by_index, one_to_one
+from onnxlrp.operators.movement import EXACT, by_index, by_number, one_to_one
 from onnxlrp.operators.registry import Situation, register
-
-#: The largest whole number up to which float32 has all of them.
-_EXACT_FLOATS = 1 << 24
 
 
 @register("Compress", "movement", EXACT, "scattered back")
@@ -84,26 +81,8 @@ def hardmax(at: Situation) -> Stop:
 
 @register("MaxUnpool", "movement", EXACT + "; what falls on the zeros is absorbed", "read back")
 def max_unpool(at: Situation) -> Selection | Refusal:
-    """The operator is run on the numbers of its input's elements, as floats: it knows no other type."""
-    node, x = at.node, at.node.inputs[0]
-    shape = at.graph.static_shape(x)
-    if shape is not None and int(np.prod(shape)) >= _EXACT_FLOATS:
-        return Refusal("its input has more elements than float32 can number", "unpool a smaller tensor")
-
-    def adjoint(b: Builder, r: str) -> str:
-        one, flat = b.constant_int(1), b.integers([-1])
-        slots = b.add(b.element_count(x), b.integers([1]))
-        numbers = b.op("Range", one, b.op("Squeeze", slots), one)
-        numbered = b.op("Reshape", b.op("Cast", numbers, to=int(TensorProto.FLOAT)), b.shape_of(x))
-        moved = b.op("MaxUnpool", numbered, *node.inputs[1:], **node.attributes)
-        positions = b.op("Cast", moved, to=int(TensorProto.INT64))
-        # Number 0 stands where nothing was put: what falls there is collected in a slot of its own, and left out.
-        zeros = b.op("Expand", b.scalar(0.0, r), slots)
-        positions, values = b.op("Reshape", positions, flat), b.op("Reshape", r, flat)
-        spread = b.op("ScatterElements", zeros, positions, values, axis=0, reduction="add")
-        return b.reshape_like(b.op("Slice", spread, b.integers([1]), slots), x)
-
-    return one_to_one(at, adjoint, absorbs=True)
+    adjoint = by_number(at)
+    return adjoint if isinstance(adjoint, Refusal) else one_to_one(at, adjoint, absorbs=True)
 
 
 @register("OneHot", "movement", "exact: each of the two values receives what its copies get", "1, summed", data=(2,))

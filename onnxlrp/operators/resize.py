@@ -9,6 +9,7 @@ import numpy as np
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.view import Node
 from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Selection, Term
+from onnxlrp.operators.movement import by_number
 from onnxlrp.operators.registry import Situation, register
 
 
@@ -49,9 +50,13 @@ def resize(at: Situation) -> Linear | Selection | Refusal:
     rank = at.graph.rank(x)
     if rank is None:
         return Refusal("the rank of its input is not known", "run shape inference on the model first")
-    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return Refusal("keep_aspect_ratio_policy chooses its sizes at run time", "export with plain sizes or scales")
     crops = _crops(node)
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        # One scale for all axes decides, so that no axis can be taken alone.
+        where = by_number(at)
+        if isinstance(where, Refusal) or node.attribute("mode", "nearest") != "nearest" or crops:
+            return Refusal("keep_aspect_ratio_policy chooses its sizes", "export with plain sizes or scales")
+        return Selection("movement", (x,), (y,), lambda b, given: {x: where(b, given[y])}, "nearest")
     axes = _resized_axes(at, rank)
     whole = _whole_factors(at, axes, rank)
     if whole is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from onnx import TensorProto
 
@@ -130,30 +131,42 @@ def _has_spare_bins(at: Situation) -> bool:
 @register(
     "STFT",
     "average",
-    "shared in proportion to the terms of each frequency of each frame",
-    "the conjugate transform, frames added where they overlap",
+    "shared in proportion to the terms of each frequency of each frame; a window that is data receives nothing",
+    "the conjugate transform, frames added where they overlap; for the window the frames",
     data=(0, 2),
 )
 def stft(at: Situation) -> Linear | Refusal:
-    node, x = at.node, at.node.inputs[0]
+    node, x, y = at.node, at.node.inputs[0], at.y
     shape = at.graph.shape(x)
     if shape is None or not isinstance(shape[-1], int):
         return Refusal("whether its signal is real or complex is not known", "run shape inference on the model first")
-    refusal = at.require_constant(2)
-    if refusal:
-        return refusal
-    parts = shape[-1]
+    parts, window = shape[-1], node.input(2)
 
     def forward(b: Builder, value: str, bias: str | None) -> str:
         out = b.op("STFT", value, *node.inputs[1:], **node.attributes)
         return b.add(out, bias) if bias else out
 
-    def adjoint(b: Builder, s: str) -> str:
-        frames = _frames(at, b, s, parts)
+    def to_signal(b: Builder, s: str) -> str:
+        frames = [b.mul(frame, window) if window else frame for frame in _frames(at, b, s, parts)]
         whole = [b.op("Unsqueeze", _overlapped(at, b, frame), b.integers([2])) for frame in frames]
         return b.op("Concat", *whole, axis=2) if parts == 2 else whole[0]
 
-    return Linear("average", (Term(x, Fixed(Map(forward, adjoint), sign=0)),), at.y)
+    def to_window(b: Builder, s: str) -> str:
+        felt = [b.mul(f, _cut(at, b, i)) for i, f in enumerate(_frames(at, b, s, parts))]
+        return b.op("ReduceSum", b.sum(felt), b.integers([0, 1]), keepdims=0)
+
+    def derivative(b: Builder, s: str) -> Mapping[str, str]:
+        shares = {x: to_signal(b, s)} if at.is_active(0) else {}
+        return {**shares, window: to_window(b, s)}
+
+    return Linear(
+        "average",
+        (Term(x, Fixed(Map(forward, to_signal), sign=0)),) if at.is_active(0) else (),
+        y,
+        bias=None if at.is_active(0) else lambda b: y,
+        vjp=derivative if at.is_active(2) else None,
+        steering=(window,) if at.is_active(2) else (),
+    )
 
 
 def _counted(b: Builder, count: str) -> str:
@@ -173,11 +186,11 @@ def _frame_length(at: Situation, b: Builder) -> str:
 
 
 def _frames(at: Situation, b: Builder, s: str, parts: int) -> tuple[str, ...]:
-    """What each frame [batch, frames, length] gets of its spectrum: the real part and, for complex signals, the other.
+    """What each frame under its window [batch, frames, length] gets of its spectrum: real and, if any, imaginary part.
 
     With angle = 2 pi k n / length the spectrum is re = sum x cos + y sin, im = sum y cos - x sin of a signal x + iy.
     """
-    window, length = at.node.input(2), _frame_length(at, b)
+    length = _frame_length(at, b)
     bins = b.op("Gather", b.shape_of(at.y), b.integers([2]))
     rows = b.op("Unsqueeze", _counted(b, bins), b.integers([1]))
     # Whole turns are taken off while the numbers are whole, so that float32 keeps the angle.
@@ -189,21 +202,31 @@ def _frames(at: Situation, b: Builder, s: str, parts: int) -> tuple[str, ...]:
     frames = [b.sub(b.op("MatMul", re, cos), b.op("MatMul", im, sin))]
     if parts == 2:
         frames.append(b.add(b.op("MatMul", re, sin), b.op("MatMul", im, cos)))
-    return tuple(b.mul(frame, window) if window else frame for frame in frames)
+    return tuple(frames)
+
+
+def _places(at: Situation, b: Builder) -> str:
+    """Where each frame reads the signal [frames, length]."""
+    given = at.node.inputs[1]
+    step = given if b.dtype(given) == _INT64 else b.op("Cast", given, to=_INT64)
+    count = b.op("Gather", b.shape_of(at.y), b.integers([1]))
+    begins = b.op("Unsqueeze", b.mul(_counted(b, count), step), b.integers([1]))
+    return b.add(begins, _counted(b, _frame_length(at, b)))
 
 
 def _overlapped(at: Situation, b: Builder, frames: str) -> str:
     """Frames [batch, frames, length] added up at their places in the signal [batch, time]."""
-    x, y, given = at.node.inputs[0], at.y, at.node.inputs[1]
-    step = given if b.dtype(given) == _INT64 else b.op("Cast", given, to=_INT64)
-    count = b.op("Gather", b.shape_of(y), b.integers([1]))
-    begins = b.op("Unsqueeze", b.mul(_counted(b, count), step), b.integers([1]))
-    places = b.add(begins, _counted(b, _frame_length(at, b)))
     flat = b.op("Reshape", frames, b.integers([0, -1]))
-    every = b.op("Expand", b.op("Reshape", places, b.integers([1, -1])), b.op("Shape", flat))
-    size = b.op("Slice", b.shape_of(x), b.integers([0]), b.integers([2]))
+    every = b.op("Expand", b.op("Reshape", _places(at, b), b.integers([1, -1])), b.op("Shape", flat))
+    size = b.op("Slice", b.shape_of(at.node.inputs[0]), b.integers([0]), b.integers([2]))
     zeros = b.op("Expand", b.scalar(0.0, frames), size)
     return b.op("ScatterElements", zeros, every, flat, axis=1, reduction="add")
+
+
+def _cut(at: Situation, b: Builder, part: int) -> str:
+    """The real (0) or imaginary (1) part of the signal in frames [batch, frames, length], without a window."""
+    signal = b.op("Gather", at.node.inputs[0], b.constant_int(part), axis=2)
+    return b.op("Gather", signal, _places(at, b), axis=1)
 
 
 @register(

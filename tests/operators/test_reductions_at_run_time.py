@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+import onnxlrp
 from tests.operators.several import Several, expect_closed_ledger, expect_gradient
+from tests.support.evaluate import run_onnxruntime
 from tests.support.explained import explain_seeded
 from tests.support.gradients import distinct
 from tests.support.models import Net
@@ -52,3 +54,12 @@ def test_the_first_of_equals_wins(op: str) -> None:
     expected = np.zeros_like(a)
     expected[0, 0, 0], expected[1, 2, 3] = explained.seeded.ravel()
     np.testing.assert_array_equal(explained.relevance["a"], expected)
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+def test_the_winner_of_nothing_is_nobody(op: str) -> None:
+    net = Net(np.float32)
+    model = net.model(net.op(op, net.input("a", [2, 0, 3]), net.constant([1]), keepdims=0))
+    emitted = onnxlrp.convert(model, rules="epsilon", target="seed")
+    feeds = {"a": np.zeros((2, 0, 3), np.float32), "lrp_seed": np.ones((2, 3), np.float32)}
+    assert run_onnxruntime(emitted, feeds)["a_relevance"].shape == (2, 0, 3)

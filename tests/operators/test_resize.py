@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+import onnxlrp
+from onnxlrp.errors import ConversionError
 from tests.operators.examples import Example, expect_linear_map, expect_linear_map_in_onnxruntime
 from tests.support.models import Net
 
@@ -90,6 +92,19 @@ def test_negative_axes() -> None:
     """`onnx.reference` does not take them."""
     example = resized((1, 2, 4, 3), scales=[2.5], axes=[-1], mode="nearest")
     expect_linear_map_in_onnxruntime(example, dynamic=False)
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "open"])
+def test_nearest_neighbours_that_keep_the_aspect_ratio(policy: str, dynamic: bool) -> None:
+    sizes = {"sizes": [5, 8], "axes": [2, 3]}
+    expect_linear_map(resized((1, 2, 3, 4), mode="nearest", keep_aspect_ratio_policy=policy, **sizes), dynamic=dynamic)
+
+
+def test_interpolation_that_keeps_the_aspect_ratio_is_refused() -> None:
+    example = resized((1, 1, 3, 4), sizes=[1, 1, 5, 8], mode="linear", keep_aspect_ratio_policy="not_larger")
+    with pytest.raises(ConversionError, match="keep_aspect_ratio_policy"):
+        onnxlrp.convert(example.model(), target="seed")
 
 
 _CROP = {"coordinate_transformation_mode": "tf_crop_and_resize"}

@@ -11,7 +11,7 @@ import pytest
 import onnxlrp
 from onnxlrp.errors import ConversionError
 from tests.operators.examples import Example, expect_linear_map
-from tests.operators.several import Several, expect_closed_ledger
+from tests.operators.several import Several, expect_closed_ledger, expect_gradient
 from tests.support.gradients import distinct
 from tests.support.models import Net
 
@@ -114,12 +114,29 @@ def test_the_map_to_a_spectrogram_is_the_transpose(case: str, dynamic: bool) -> 
     expect_linear_map(FRAMES[case], dynamic=dynamic)
 
 
-def test_a_window_that_depends_on_the_explained_input_is_refused() -> None:
-    net = Net()
-    signal, window = net.input("a", [1, 8, 1]), net.input("w", [4])
-    model = net.model(net.op("STFT", signal, net.constant(np.array(2)), window))
-    with pytest.raises(ConversionError, match="depends on the explained input"):
-        onnxlrp.convert(model, target="seed", inputs=("a", "w"))
+WINDOWS: Mapping[str, Several] = {
+    "real": Several(
+        {"a": distinct(2, 9, 1, seed=1), "w": distinct(4, seed=2)},
+        lambda net, a, w: net.op("STFT", a, net.constant(np.array(2)), w),
+        4,
+    ),
+    "complex": Several(
+        {"a": distinct(1, 7, 2, seed=1), "w": distinct(3, seed=2)},
+        lambda net, a, w: net.op("STFT", a, net.constant(np.array(2)), w, onesided=0),
+        4,
+    ),
+    "window-alone": Several(
+        {"w": distinct(4, seed=2)},
+        lambda net, w: net.op("STFT", net.constant(distinct(1, 8, 1)), net.constant(np.array(2)), w),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+def test_a_window_may_depend_on_the_explained_input(case: str) -> None:
+    expect_gradient(WINDOWS[case])
+    expect_closed_ledger(WINDOWS[case])
 
 
 def _features(net: Net, a: str) -> str:

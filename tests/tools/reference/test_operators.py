@@ -130,3 +130,15 @@ def test_maxima_of_regions(seed: int, scale: float) -> None:
     feeds = {"x": r.normal(size=(2, 3, 5, 4)).astype(np.float32), "rois": regions.astype(np.float32)}
     (ours,), (theirs,) = (run(model, feeds).values() for run in (run_reference, run_onnxruntime))
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1, 50), 1), ((3, 40), -1), ((40, 2), 0), ((2, 3, 4), 1)])
+def test_gather_elements(shape: tuple[int, ...], axis: int) -> None:
+    r = np.random.default_rng(3)
+    wanted = [*shape]
+    wanted[axis] = 7
+    x, at = r.normal(size=shape).astype(np.float32), r.integers(-shape[axis], shape[axis], wanted)
+    net = Net(np.float32)
+    model = net.model(net.op("GatherElements", net.input("x", shape), net.constant(at), axis=axis))
+    (ours,), (theirs,) = (run(model, {"x": x}).values() for run in (run_reference, run_onnxruntime))
+    np.testing.assert_array_equal(ours, theirs)
