@@ -377,8 +377,8 @@ def _scan(ctx: Context, op: Control, given: Given, run: RunBody) -> Contribution
         num_scan_inputs=len(slices),
         scan_input_axes=[s[2] for s in slices],
         scan_input_directions=[s[3] for s in slices],
-        scan_output_axes=[axes[k] for k, *_ in sent],
-        scan_output_directions=[1 - directions[k] for k, *_ in sent],
+        scan_output_axes=[axes[k] for k, *_ in sent] or None,
+        scan_output_directions=[1 - directions[k] for k, *_ in sent] or None,
     )
     found = back.result(results[: len(back.states)])
     for (_, n, x), value in zip(sent, results[len(back.states) :], strict=True):

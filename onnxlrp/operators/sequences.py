@@ -59,11 +59,16 @@ def _elements(at: Situation, b: Builder, name: str) -> _Elements | Refusal:
     return Refusal(f"sequence {name} comes from {node.label}, which is not followed", _ADVICE)
 
 
-def _position(at: Situation, name: str, count: int) -> int | None:
+def _position(at: Situation, name: str, count: int, *, behind: bool = False) -> int | None:
+    """A position known beforehand in a sequence of `count` elements; negative ones count from the end.
+
+    Args:
+        behind: whether the place behind the last element is one too (for inserting).
+    """
     value = at.facts.integers(name) if name else None
-    if value is None or len(value) != 1 or not -count <= value[0] < max(count, 1):
+    if value is None or len(value) != 1 or not -count <= value[0] < count + behind:
         return None
-    return value[0] % count if count else 0
+    return value[0] + count if value[0] < 0 else value[0]
 
 
 def _edited(at: Situation, b: Builder, node: Node) -> _Elements | Refusal:
@@ -74,7 +79,7 @@ def _edited(at: Situation, b: Builder, node: Node) -> _Elements | Refusal:
     if isinstance(whole, _Stacked):
         return Refusal(f"{node.label} changes a sequence whose length is not known", _ADVICE)
     count = len(whole.tensors)
-    place = _position(at, position, count + (node.op == "SequenceInsert")) if position else None
+    place = _position(at, position, count, behind=node.op == "SequenceInsert") if position else None
     if position and place is None:
         return Refusal(f"the position of {node.label} is computed at run time", _ADVICE)
     tensors = list(whole.tensors)

@@ -31,6 +31,9 @@ GRAPHS: Mapping[str, str] = {
         "n = Mul(x, x) e = SequenceEmpty <dtype = 1> () s = SequenceInsert(e, x) t = SequenceInsert(s, n, zero) "
         "u = SequenceInsert(t, n) v = SequenceErase(u, zero) i = Identity(v) z = ConcatFromSequence <axis = 0> (i)"
     ),
+    "insert-before-the-last": (
+        "n = Mul(x, x) s = SequenceConstruct(x, n) t = SequenceInsert(s, x, last) z = SequenceAt(t, last)"
+    ),
     "split-concat": (
         "s = SplitToSequence <axis = 0, keepdims = 0> (x) z = ConcatFromSequence <axis = 0, new_axis = 1> (s)"
     ),
@@ -63,7 +66,7 @@ GRAPHS: Mapping[str, str] = {
 
 
 def _model(graph: str) -> onnx.ModelProto:
-    constants = "int64 zero = {0}, int64 one = {1}, int64 three = {3}, int64[1] axes = {0}, int64[2] sizes = {1, 3}"
+    constants = "int64 zero = {0}, int64 one = {1}, int64 last = {-1}, int64 three = {3}, int64[1] axes = {0}, int64[2] sizes = {1, 3}"
     model = parser.parse_model(f"{_HEADER} g (float[4,3] x, int64 p) => (float z) <{constants}> {{ {graph} }}")
     model.graph.output[0].type.tensor_type.ClearField("shape")
     return model
