@@ -66,7 +66,8 @@ GRAPHS: Mapping[str, str] = {
 
 
 def _model(graph: str) -> onnx.ModelProto:
-    constants = "int64 zero = {0}, int64 one = {1}, int64 last = {-1}, int64 three = {3}, int64[1] axes = {0}, int64[2] sizes = {1, 3}"
+    constants = "int64 zero = {0}, int64 one = {1}, int64 last = {-1}, int64 three = {3}"
+    constants += ", int64[1] axes = {0}, int64[2] sizes = {1, 3}"
     model = parser.parse_model(f"{_HEADER} g (float[4,3] x, int64 p) => (float z) <{constants}> {{ {graph} }}")
     model.graph.output[0].type.tensor_type.ClearField("shape")
     return model
