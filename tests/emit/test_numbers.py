@@ -134,12 +134,50 @@ def roots() -> onnx.ModelProto:
     )
 
 
+def dense() -> onnx.ModelProto:
+    """Operators for which onnxruntime has float64 kernels."""
+    return network(
+        """g (float[N,6] x) => (float[N,4] y)
+        {
+          a = Gemm(x, w1, b1)
+          r = Relu(a)
+          t = Tanh(a)
+          s = Sigmoid(a)
+          m = Mul(t, s)
+          q = Add(r, m)
+          n = LayerNormalization(q, scale, shift)
+          e = ReduceMean<keepdims = 1>(n, last)
+          d = Sub(n, e)
+          z = Softmax<axis = -1>(d)
+          k = ReduceMax<keepdims = 1>(d, last)
+          v = Add(z, k)
+          c = Clip(v, low, high)
+          o = Sqrt(s)
+          g = Add(s, half)
+          l = Log(g)
+          p = Add(o, l)
+          j = Concat<axis = 1>(c, p)
+          y = MatMul(j, w2)
+        }""",
+        w1=normal(6, 8, seed=1),
+        b1=normal(8, seed=2),
+        scale=normal(8, seed=3),
+        shift=normal(8, seed=4),
+        last=np.array([1]),
+        low=np.array(-3.0),
+        high=np.array(3.0),
+        half=np.array(0.5),
+        w2=normal(16, 4, seed=5),
+    )
+
+
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "convolutions": classifier,
     "residual": residual,
     "attention": attention,
     "smooth": smooth,
     "roots": roots,
+    "dense": dense,
 }
 KINDS = {
     "float32": TensorProto.FLOAT,
@@ -213,11 +251,12 @@ def extremes(net: str, kind: str) -> dict[str, Array]:
     return {name: value.astype(dtype) for name, value in made.items()}
 
 
-def run(model: onnx.ModelProto, kind: str, x: Array) -> dict[str, Array]:
+def run(net: str, model: onnx.ModelProto, kind: str, x: Array) -> dict[str, Array]:
     """In onnxruntime, where it has kernels for the type, otherwise in the reference evaluator."""
     feeds = {model.graph.input[0].name: x}
+    runs = kind in ("float32", "float16") or (kind == "float64" and net == "dense")
     with np.errstate(all="ignore"):
-        return run_onnxruntime(model, feeds) if kind in ("float32", "float16") else run_reference(model, feeds)
+        return run_onnxruntime(model, feeds) if runs else run_reference(model, feeds)
 
 
 @pytest.mark.parametrize("rules", [*preset_names(), *TABLES])
@@ -227,7 +266,7 @@ def test_relevance_is_finite_for_any_input_that_the_network_can_take(net: str, k
     model = converted(net, kind, rules)
     relevance = model.graph.output[-1].name
     for name, x in extremes(net, kind).items():
-        found = run(model, kind, x)[relevance]
+        found = run(net, model, kind, x)[relevance]
         assert found.dtype == np.float32
         assert np.isfinite(found).all(), name
 
@@ -242,8 +281,8 @@ ROBUST = ("epsilon-plus", "epsilon-gamma-box", "gradient-x-input", "excitation-b
 def test_maps_of_a_narrow_model_agree_with_those_of_the_float32_model(net: str, kind: str, rules: str) -> None:
     narrow = extremes(net, kind)["ordinary"]
     model = converted(net, kind, rules)
-    expected = run(converted(net, "float32", rules), "float32", narrow.astype(np.float32))
-    found = run(model, kind, narrow)
+    expected = run(net, converted(net, "float32", rules), "float32", narrow.astype(np.float32))
+    found = run(net, model, kind, narrow)
     relevance = model.graph.output[-1].name
     # bfloat16 has eight bits, and every tensor of the forward pass is rounded to them.
     assert cosine(found[relevance], expected[relevance]) > (0.99 if kind == "float16" else 0.97)
@@ -293,3 +332,15 @@ def test_the_size_of_numbers_does_not_matter_to_a_stabiliser_that_measures_it() 
     x = normal(2, 6, seed=3)
     small, large = (run_onnxruntime(made, {"x": x * size})["x_relevance"] for size in (np.float32(1), np.float32(1e30)))
     np.testing.assert_allclose(large / np.float32(1e30), small, rtol=1e-4)
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_a_float16_model_keeps_the_promises(net: str) -> None:
+    report = onnxlrp.verify(to_type(NETWORKS[net](), TensorProto.FLOAT16), rules="epsilon-plus")
+    assert [check.name for check in report.checks if not check.passed] == []
+
+
+@pytest.mark.parametrize("rules", preset_names())
+def test_a_float64_model_keeps_the_promises_under_every_preset(rules: str) -> None:
+    report = onnxlrp.verify(to_type(dense(), TensorProto.DOUBLE), rules=rules)
+    assert [check.name for check in report.checks if not check.passed] == []

@@ -115,7 +115,7 @@ def _turn_nodes(nodes: Iterable[NodeProto], kind: int) -> None:
 
 def _turn_constant(node: NodeProto, kind: int) -> None:
     attribute = node.attribute[0]
-    if attribute.name in ("value_float", "value_floats"):
+    if attribute.name in ("value_float", "value_floats") and not attribute.ref_attr_name:
         number = attribute.f if attribute.name == "value_float" else list(attribute.floats)
         tensor = numpy_helper.from_array(np.asarray(number, helper.tensor_dtype_to_np_dtype(kind)))
         attribute.CopyFrom(helper.make_attribute("value", tensor))
