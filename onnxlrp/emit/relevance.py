@@ -40,7 +40,7 @@ class Relevance:
         if self.base == tensor:
             return self.value
         if self.base is not None and facts.stands_in(self.base, tensor):
-            return b.mask(b.is_positive(self.base), self.value)
+            return b.mul(self.value, b.above(self.base))
         return b.quotient(self.as_map(b), tensor)
 
 

@@ -89,7 +89,7 @@ def _softsign(b: Builder, x: str, y: str, at: Situation) -> str:
     return b.square(one_minus(b, b.op("Abs", y)))
 
 
-masked("Relu", "1 where x > 0", lambda b, x, y, at: b.is_positive(y))
+elementwise("Relu", "1 where x > 0", lambda b, x, y, at: b.above(y))
 masked(
     "ThresholdedRelu",
     "1 where x > alpha",
@@ -155,10 +155,13 @@ def clip(at: Situation) -> Elementwise | Refusal:
     low, high = at.node.input(1), at.node.input(2)
 
     def gradient(b: Builder, g: str) -> str:
-        if low:
-            g = b.mask(b.op("Greater", x, low), g)
-        if high:
-            g = b.mask(b.op("Less", x, high), g)
+        # The result tells as well as x on which side of a bound x was, and leaves the runtime free to fuse the Clip.
+        for bound, inside, comparison in ((low, b.above, "Greater"), (high, b.below, "Less")):
+            known = at.facts.scalar(bound) if bound else None
+            if known is not None:
+                g = b.mul(g, inside(y, known))
+            elif bound:
+                g = b.mask(b.op(comparison, y, bound), g)
         return g
 
     return Elementwise(x, y, gradient)

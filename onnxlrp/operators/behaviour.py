@@ -72,11 +72,14 @@ class Weighted:
             lambda b, s: self.adjoint(b, s, weight),
         )
 
-    def favoured(self, b: Builder, part: Part, gamma: float) -> Map:
-        """The map with weight W + gamma W+ (`part` "plus") or W + gamma W- ("minus")."""
+    def scaled(self, b: Builder, part: Part, factor: float) -> Map:
+        """A part of the map times a number, which goes into the weight."""
+        return self.part(b, part, lambda weight: b.scale(weight, factor))
+
+    def favoured(self, b: Builder, gamma: float) -> Map:
+        """The map with weight W + gamma W+."""
         weight = self.weight(b)
-        chosen = b.positive(weight) if part == "plus" else b.negative(weight)
-        return self.with_weight(b.add(weight, b.scale(chosen, gamma)))
+        return self.with_weight(b.add(weight, b.scale(b.positive(weight), gamma)))
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,14 @@ class Fixed:
             return self.map if self.sign > 0 else None
         return _negated(self.map) if self.sign < 0 else None
 
-    def favoured(self, b: Builder, part: Part, gamma: float) -> Map:
-        """The same as for weights; a map of one sign is multiplied by 1 + gamma as a whole, or left as it is."""
-        full = self.part(b, "full")
-        favours = (self.sign > 0) == (part == "plus")
-        if full is None or self.sign == 0:
-            raise LookupError(part)
-        return _multiplied(full, 1.0 + gamma) if favours else full
+    def scaled(self, b: Builder, part: Part, factor: float) -> Map | None:
+        """A part of the map times a number."""
+        inner = self.part(b, part)
+        return None if inner is None else _multiplied(inner, factor)
+
+    def favoured(self, b: Builder, gamma: float) -> Map | None:
+        """The same as for weights; a map of positive sign is multiplied by 1 + gamma, one of negative sign left."""
+        return self.scaled(b, "full", 1.0 + gamma) if self.sign > 0 else self.part(b, "full")
 
 
 def _multiplied(inner: Map, factor: float) -> Map:

@@ -36,7 +36,7 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
     if op.bias is not None and not uses_bias(op, p):
         s = divide(ctx, op, r, b.sub(z, on_output(b, op, op.bias(b))), p)
     elif r.base == z and not size:
-        s = b.mask(b.is_positive(z), r.value) if z != op.y else r.value
+        s = b.mul(r.value, b.above(z)) if z != op.y else r.value
     elif r.base == z and p.get("stabiliser", "sign") == "sign":
         magnitude = z if ctx.facts.nonnegative(z) else b.op("Abs", z)
         if op.kind == "sum" and op.bias is not None:

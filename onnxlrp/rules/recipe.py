@@ -75,20 +75,20 @@ def stabilised(ctx: Context, op: Linear, d: str, p: Parameters, sign: int = 0) -
     b, epsilon, form = ctx.b, float(p["epsilon"]), p.get("stabiliser", "sign")
     if not epsilon:
         return d
-    size = b.scalar(epsilon, d)
-    if form == "norm":
-        rank = b.graph.rank(op.y) or 0
-        size = b.mul(size, _root_mean_square(b, d, rank))
+    size = norm_size(b, op, d, p) if form == "norm" else b.scalar(epsilon, d)
     less = b.op("Neg", size) if form == "norm" else b.scalar(-epsilon, d)
     if form == "clip":
         if sign:
             return b.at_least(d, size) if sign > 0 else b.at_most(d, less)
-        high, low = b.at_least(d, size), b.at_most(d, less)
-    else:
-        if sign:
-            return b.add(d, size if sign > 0 else less)
-        return b.add(d, b.where(b.op("GreaterOrEqual", d, b.scalar(0.0, d)), size, less))
-    return b.where(b.op("GreaterOrEqual", d, b.scalar(0.0, d)), high, low)
+        return b.mul(b.sign(d), b.at_least(b.op("Abs", d), size))
+    if sign:
+        return b.add(d, size if sign > 0 else less)
+    return b.add(d, b.mul(b.sign(d), size))
+
+
+def norm_size(b: Builder, op: Linear, d: str, p: Parameters) -> str:
+    """Epsilon times the root mean square of d, one number per sample."""
+    return b.scale(_root_mean_square(b, d, b.graph.rank(op.y) or 0), float(p["epsilon"]))
 
 
 def _root_mean_square(b: Builder, d: str, rank: int) -> str:
@@ -138,14 +138,13 @@ def inputs_nonnegative(ctx: Context, op: Linear) -> bool:
 
 
 def by_sign(ctx: Context, x: str, positive: str | None, negative: str | None) -> Relevance | None:
-    """The multiplier that is `positive` where x > 0 and `negative` elsewhere."""
+    """The multiplier that is `positive` where x > 0 and `negative` where x < 0."""
     b = ctx.b
     if ctx.facts.nonnegative(x):
         return None if positive is None else Relevance(positive, x)
-    if positive is None and negative is None:
-        return None
-    zero = b.scalar(0.0, x)
-    return Relevance(b.where(b.is_positive(x), positive or zero, negative or zero), x)
+    sides = [b.mul(positive, b.above(x))] if positive is not None else []
+    sides += [b.mul(negative, b.below(x))] if negative is not None else []
+    return Relevance(b.sum(sides), x) if sides else None
 
 
 def kept(pairs: Sequence[tuple[str, Relevance | None]]) -> Contributions:

@@ -5,6 +5,8 @@ Every rule is a recipe of three steps: a denominator d, s = R / st(d), and multi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
@@ -18,11 +20,13 @@ from onnxlrp.rules.recipe import (
     divide,
     inputs_nonnegative,
     kept,
+    norm_size,
     on_output,
     only_where_positive,
     output_of,
     parts_of,
     run,
+    stabilised,
     transposed,
     uses_bias,
 )
@@ -129,57 +133,90 @@ def _difference(b: Builder, a: str | None, c: str | None) -> str | None:
     return b.op("Neg", c) if a is None else b.sub(a, c)
 
 
-def _sum(b: Builder, a: str | None, c: str | None) -> str | None:
-    return a if c is None else c if a is None else b.add(a, c)
-
-
 def gamma(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
     """Generalised gamma rule; with Gp = W + g W+, Gn = W + g W-:
 
     s+ = [z > 0] R / st(x+ Gp + x- Gn + b + g b+),  s- = [z < 0] R / st(x+ Gn + x- Gp + b + g b-),
     R_i = x+ (Gp^T s+ + Gn^T s-) + x- (Gn^T s+ + Gp^T s-).
 
-    The denominators are z + g d+ and z + g d-, with d+ and d- the positive and negative contributions, d+ + d- = z.
+    Written in absolute values that needs no sides: with d = (1 + g/2) |z| + (g/2) (|W| |x| + |b|), t = R / st(d) and
+    s = t sgn(z), R_i = (1 + g/2) x W^T s + (g/2) |x| |W|^T t. All terms of d are positive, so nothing cancels in it.
     """
-    b, g, size = ctx.b, float(p["gamma"]), float(p["epsilon"])
-    plain = p.get("stabiliser", "sign") == "sign" and size > 0
+    b, g = ctx.b, float(p["gamma"])
     used = op.bias is None or uses_bias(op, p)
-    down: str | None = None
-    favoured = [(t.map.favoured(b, "plus", g), t.x) for t in op.terms]
-    if only_where_positive(ctx, op, r) and inputs_nonnegative(ctx, op) and plain and used:
-        more = bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.positive(bias), g)))
-        share = b.div(r.as_map(b), run(b, op, list(favoured), more, size))
-        ctx.book("stabiliser", lambda: b.scale(share, size))
-        up = share
-        book_bias(ctx, op, up, more)
-    else:
-        z = output_of(ctx, op, r, p) if used else op.y
-        if not used and op.bias is not None:
-            z = b.sub(op.y, on_output(b, op, op.bias(b)))
-        first, c = _positive_sum(ctx, op, r, p, 0.0)
-        first = b.scale(first, c)
-        zero = b.scalar(0.0, z)
-        high = b.add(z, b.scale(first, g))
-        if only_where_positive(ctx, op, r):
-            up = b.where(b.is_positive(z), divide(ctx, op, r, high, p, sign=1 if size else 0), zero)
-        else:
-            low = b.add(z, b.scale(b.sub(z, first), g))
-            above, below = b.is_positive(z), b.op("Less", z, zero)
-            quiet = Context(b, ctx.facts, type(ctx.ledger)(), ctx.step)
-            up = b.where(above, divide(quiet, op, r, high, p, sign=1 if size else 0), zero)
-            down = b.where(below, divide(quiet, op, r, low, p, sign=-1 if size else 0), zero)
-            ctx.book("stabiliser", lambda: b.sub(r.as_map(b), b.mul(up, high)))
-            ctx.book("stabiliser", lambda: b.op("Neg", b.mul(down, low)) if down else up)
-        book_bias(ctx, op, up, bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.positive(bias), g))))
-        if down:
-            book_bias(ctx, op, down, bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.negative(bias), g))))
+    plain = p.get("stabiliser", "sign") == "sign" and float(p["epsilon"]) > 0
+    nonnegative, one_sided = inputs_nonnegative(ctx, op), only_where_positive(ctx, op, r)
+    if one_sided and nonnegative and plain and used:
+        # d = Gp x + b + g b+, and R_i = x Gp^T s: one run and one transpose.
+        return _favouring(ctx, op, r, p)
+    z = output_of(ctx, op, r, p)
+    if op.bias is not None and not used:
+        z = b.sub(op.y, on_output(b, op, op.bias(b)))
+    s, t = _gamma_shares(ctx, op, r, p, z)
+    book_bias(ctx, op, s, bias_of(b, op, p, lambda bias: b.scale(bias, 1.0 + g / 2)))
+    book_bias(ctx, op, t, bias_of(b, op, p, lambda bias: b.scale(b.op("Abs", bias), g / 2)))
     found: list[tuple[str, Relevance | None]] = []
-    for term, (more_map, x) in zip(op.terms, favoured, strict=True):
-        signed = not ctx.facts.nonnegative(x)
-        less_map = term.map.favoured(b, "minus", g) if signed or down else None
-        ups = _sum(b, more_map.adjoint(b, up), transposed(b, less_map, down) if down else None)
-        downs = None
-        if signed:
-            downs = _sum(b, transposed(b, less_map, up), more_map.adjoint(b, down) if down else None)
-        found.append((x, by_sign(ctx, x, ups, downs)))
+    for term in op.terms:
+        if s == t and ctx.facts.nonnegative(term.x):
+            found.append((term.x, by_sign(ctx, term.x, transposed(b, term.map.favoured(b, g), s), None)))
+            continue
+        straight = transposed(b, term.map.scaled(b, "full", 1.0 + g / 2), s)
+        sizes = transposed(b, term.map.scaled(b, "abs", g / 2), t)
+        if sizes is not None and not ctx.facts.nonnegative(term.x):
+            sizes = b.mul(sizes, b.sign(term.x))
+        both = [part for part in (straight, sizes) if part is not None]
+        found.append((term.x, Relevance(b.sum(both), term.x) if both else None))
     return kept(found)
+
+
+def _favouring(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
+    """The gamma rule where relevance comes from positive z and all x >= 0: s = R / (Gp x + b + g b+ + epsilon)."""
+    b, g, size = ctx.b, float(p["gamma"]), float(p["epsilon"])
+    maps = [(t.map.favoured(b, g), t.x) for t in op.terms]
+    bias = bias_of(b, op, p, lambda bias: b.add(bias, b.scale(b.positive(bias), g)))
+    s = b.div(r.as_map(b), run(b, op, maps, bias, size))
+    ctx.book("stabiliser", lambda: b.scale(s, size))
+    book_bias(ctx, op, s, bias)
+    return kept([(x, by_sign(ctx, x, transposed(b, m, s), None)) for m, x in maps])
+
+
+def _gamma_shares(ctx: Context, op: Linear, r: Relevance, p: Parameters, z: str) -> tuple[str, str]:
+    """(s, t) of the gamma rule; both zero where z is."""
+    b, g, size = ctx.b, float(p["gamma"]), float(p["epsilon"])
+    parts = [(t.map.scaled(b, "abs", g / 2), t.x if ctx.facts.nonnegative(t.x) else b.op("Abs", t.x)) for t in op.terms]
+    sizes = run(b, op, parts, bias_of(b, op, p, lambda bias: b.scale(b.op("Abs", bias), g / 2)))
+    magnitude = z if ctx.facts.nonnegative(z) else b.op("Abs", z)
+    d = b.add(b.scale(magnitude, 1.0 + g / 2), sizes)
+    stable = _stabilised_size(ctx, op, p, z, sizes, d)
+    safe = size > 0 and p.get("stabiliser", "sign") != "norm"
+    divide_by: Callable[[str, str], str] = b.div if safe else b.quotient
+    if r.base == z:
+        # R = z m, so that t = z q and s = |z| q: the sign is there already.
+        q = divide_by(r.value, stable)
+        s, t = b.mul(magnitude, q), b.mul(z, q)
+    else:
+        t = divide_by(r.as_map(b), stable)
+        if only_where_positive(ctx, op, r):
+            s = t
+        else:
+            sign = b.sub(b.above(z), b.below(z))
+            s = b.mul(t, sign)
+            t = b.mul(s, sign)
+    ctx.book("stabiliser", lambda: b.sub(r.as_map(b), b.mul(t, d)))
+    return s, t
+
+
+def _stabilised_size(ctx: Context, op: Linear, p: Parameters, z: str, sizes: str, d: str) -> str:
+    """st(d) of the gamma rule. With the norm form, by all d of the side that z is on."""
+    b, g = ctx.b, float(p["gamma"])
+    if p.get("stabiliser", "sign") != "norm":
+        return stabilised(ctx, op, d, p, sign=1 if float(p["epsilon"]) else 0)
+    base = b.scale(z, 1.0 + g / 2)
+    up, down = b.add(base, sizes), b.sub(base, sizes)
+    return b.add(
+        d,
+        b.add(
+            b.mul(b.above(z), norm_size(b, op, up, p)),
+            b.mul(b.below(z), norm_size(b, op, down, p)),
+        ),
+    )

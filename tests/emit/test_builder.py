@@ -231,3 +231,23 @@ def test_a_quotient_is_zero_where_its_divisor_is_and_never_infinite() -> None:
     with np.errstate(over="ignore"):
         found = evaluate(b, b.quotient("x", "d"), {"x": x, "d": d})
     np.testing.assert_array_equal(found, np.array([2, 0, 0, -(2.0**100)], np.float32))
+
+
+@pytest.mark.parametrize("kind", ["float", "double", "float16"])
+@pytest.mark.parametrize("bound", [0.0, 6.0, -1.5, 2.0**-9, 1e4])
+def test_a_step_tells_a_bound_from_its_neighbours_in_every_type(kind: str, bound: float) -> None:
+    b = builder(f"g ({kind}[7] x) => ({kind}[7] y) {{ y = Relu(x) }}")
+    dtype = b.numpy_type("x").type
+    middle = dtype(bound)
+    # Beside zero lie numbers so small that no network tells them from it.
+    beside = [dtype(s * 2.0**-14) if bound == 0 else np.nextafter(middle, dtype(s * np.inf)) for s in (-1, 1)]
+    limits = [np.finfo(dtype).min, np.finfo(dtype).max]
+    x = np.array([*limits, *beside, middle, dtype(bound - 1), dtype(bound + 1)], dtype)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(evaluate(b, b.above("x", bound), {"x": x}), (x > middle).astype(dtype))
+        np.testing.assert_array_equal(evaluate(b, b.below("x", bound), {"x": x}), (x < middle).astype(dtype))
+
+
+def test_the_sign_of_zero_is_one() -> None:
+    b, x = builder("g (float[4] x) => (float[4] y) { y = Relu(x) }"), np.array([-2, 0, -0.0, 1e-20], np.float32)
+    np.testing.assert_array_equal(evaluate(b, b.sign("x"), {"x": x}), np.array([-1, 1, 1, 1], np.float32))
