@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxlrp.emit.builder import Builder
@@ -162,6 +162,11 @@ def conv_adjoint(b: Builder, s: str, weight: str, window: Window, x: str, weight
         flipped = _flipped(b, weight, weight_shape, window.group)
         return b.op("Conv", s, flipped, **window.attributes(pads=[p[0] for p in pads] + [p[1] for p in pads]))
     sizes = _spatial(b.graph, x, n)
+    known = tuple(d for d in sizes if d is not None)
+    strided_depthwise = weight_shape == (window.group, 1, *window.kernel) and set(window.strides) != {1}
+    if strided_depthwise and window.pads is not None and len(known) == n:
+        dense, dense_window = _zeros_between(b, s, window, window.pads, known)
+        return conv_adjoint(b, dense, weight, dense_window, x, weight_shape)
     if window.pads is None:
         whole = b.op("ConvTranspose", s, weight, **window.attributes())
         wanted = b.op("Slice", b.op("Shape", x), b.integers([2]), b.integers([_END]))
@@ -185,6 +190,24 @@ def conv_adjoint(b: Builder, s: str, weight: str, window: Window, x: str, weight
         return back
     ends = b.op("Slice", b.op("Shape", x), b.integers([2]), b.integers([_END]))
     return b.op("Slice", back, b.integers([0] * n), ends, b.integers(range(2, n + 2)))
+
+
+def _zeros_between(
+    b: Builder, s: str, window: Window, pads: tuple[tuple[int, int], ...], sizes: tuple[int, ...]
+) -> tuple[str, Window]:
+    """Zeros put between the elements of `s`, and the stride-1 window that undoes a strided one on that.
+
+    For a depthwise layer only: there it took two thirds of the time of a ConvTranspose, which goes channel by channel.
+    All channels are one batch here, so that this one has a single channel.
+    """
+    room = [size + sum(pad) - extent for size, pad, extent in zip(sizes, pads, window.extent, strict=True)]
+    counts = [r // stride + 1 for r, stride in zip(room, window.strides, strict=True)]
+    rest = [r % stride for r, stride in zip(room, window.strides, strict=True)]
+    planes = b.op("Reshape", s, b.integers([-1, 1, *counts]))
+    one = b.full((1,) * (len(sizes) + 2), 1.0, s)
+    apart = b.op("ConvTranspose", planes, one, strides=list(window.strides), output_padding=rest)
+    dense = b.op("Reshape", apart, b.integers([-1, window.group, *[r + 1 for r in room]]))
+    return dense, replace(window, strides=(1,) * len(sizes))
 
 
 def _along(k: str, axis: int, rank: int, b: Builder) -> str:

@@ -130,6 +130,10 @@ CONVOLUTIONS: Mapping[str, Case] = {
     "depthwise": _convolution("Conv", (2, 4, 5, 5), (4, 1, 3, 3), 4, group=4, pads=[1, 1, 1, 1]),
     "depthwise-asymmetric": _convolution("Conv", (2, 3, 5, 6), (3, 1, 3, 2), None, group=3, pads=[0, 1, 2, 0]),
     "depthwise-dilated": _convolution("Conv", (1, 3, 7, 7), (3, 1, 3, 3), 3, group=3, dilations=[2, 2], pads=[2] * 4),
+    "depthwise-strided": _convolution("Conv", (2, 3, 7, 6), (3, 1, 3, 3), 3, group=3, strides=[2, 2], pads=[1] * 4),
+    "depthwise-strided-uneven": _convolution(
+        "Conv", (1, 3, 8, 9), (3, 1, 3, 2), None, group=3, strides=[3, 2], dilations=[1, 2], pads=[0, 3, 2, 1]
+    ),
     "depthwise-multiplied": _convolution("Conv", (2, 3, 6, 5), (6, 1, 3, 3), 6, group=3, pads=[1] * 4),
     "depthwise-multiplied-strided": _convolution(
         "Conv", (1, 3, 6, 7), (6, 1, 3, 3), 6, group=3, strides=[2, 2], pads=[1, 1, 0, 1]
