@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.averages import to_winner
@@ -182,6 +183,17 @@ def _counts(
 def _repeat(b: Builder, share: str, x: str, kernel: tuple[int, ...]) -> str:
     """Windows that do not overlap and fill the input: every value is repeated over its window."""
     n = len(kernel)
+    if b.dtype(share) == TensorProto.FLOAT:
+        # An Expand within rows takes 20 ns per element on CPU, this 0.1; but it is not there for every type.
+        return b.op(
+            "Resize",
+            share,
+            "",
+            b.constant(np.asarray([1, 1, *kernel], np.float32)),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
     apart = b.op("Unsqueeze", share, b.integers([3 + 2 * i for i in range(n)]))
     ones = [1, 1]
     for k in kernel:

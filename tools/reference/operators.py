@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_resize import Resize as StandardResize
 
 from reference.control import CONTROL
 from reference.recurrent import RECURRENT
@@ -226,6 +227,20 @@ class MaxRoiPool(OpRun):
         return (y,)
 
 
+class Resize(StandardResize):
+    """Repetition of every value a whole number of times at once, all else as it comes with onnx."""
+
+    def _run(self, x: Array, roi: Any = None, scales: Any = None, sizes: Any = None, **a: Any) -> tuple[Array]:
+        repeats = a["mode"] == "nearest" and a["coordinate_transformation_mode"] == "asymmetric"
+        whole = scales is not None and len(scales) == x.ndim and all(float(s).is_integer() for s in scales)
+        if not (repeats and whole and a["nearest_mode"] == "floor"):
+            found: tuple[Array] = super()._run(x, roi, scales, sizes, **a)
+            return found
+        for axis, scale in enumerate(scales):
+            x = x.repeat(int(scale), axis=axis)
+        return (x,)
+
+
 class LRN(OpRun):
     """Local response normalisation across channels, in any number of dimensions."""
 
@@ -349,7 +364,7 @@ class GatherElements(OpRun):
 
 OPERATORS: tuple[type[OpRun], ...] = (
     GatherElements,
-    *(Conv, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, MaxRoiPool),
+    *(Conv, ConvTranspose, MaxPool, AveragePool, Resize, LpPool, GlobalLpPool, MaxRoiPool),
     *(PRelu, LogSoftmax, Scatter),
     *(LRN, GroupNormalization, MeanVarianceNormalization, LpNormalization, Pad, Erf, Gelu),
     *CONTROL.values(),
