@@ -34,7 +34,7 @@ class ExplainedInput:
 
 
 def lookups(graph: Graph, facts: Facts, ids: str) -> ExplainedInput | None:
-    """An integer input as far as it picks rows from tables of floats that do not depend on the data; else None."""
+    """Ids as far as they pick rows from tables of floats that do not depend on the data; else None."""
     found: list[tuple[str, str]] = []
     pending = [ids]
     while pending:
@@ -99,9 +99,12 @@ def explained_inputs(
 
 
 def _explainable(graph: Graph, facts: Facts, name: str) -> ExplainedInput | None:
-    if graph.is_float(name):
-        return ExplainedInput(name, (name,))
-    return lookups(graph, facts, name)
+    readers = graph.consumers.get(name, ())
+    ids = all(node.op == "Cast" and not node.domain and not graph.is_float(node.outputs[0]) for node in readers)
+    if not graph.is_float(name):
+        return lookups(graph, facts, name)
+    # Keras writes ids as floats that are made whole before they are looked up.
+    return (lookups(graph, facts, name) if readers and ids else None) or ExplainedInput(name, (name,))
 
 
 def collected(inputs: Iterable[ExplainedInput]) -> tuple[str, ...]:

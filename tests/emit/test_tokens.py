@@ -55,6 +55,24 @@ def _of_embedding(rules: str, embedding: Array) -> Array:
 
 
 @pytest.mark.parametrize("rules", ["epsilon", "gradient-x-input"])
+def test_ids_that_are_written_as_floats_are_ids(rules: str) -> None:
+    """Keras exports make them whole in the graph."""
+    model = _model(f"whole = Cast <to = 6> (ids) e = Gather(words, whole) {_TAIL}", "float[N,S] ids")
+    found = _relevance(model, rules, ids=IDS.astype(np.float64))["ids"]
+    expected = _of_embedding(rules, WEIGHTS["words"].astype(np.float32).astype(np.float64)[IDS]).sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_float_input_that_is_also_used_as_it_is_keeps_its_own_relevance() -> None:
+    nodes = f"whole = Cast <to = 6> (ids) e = Gather(words, whole) {_TAIL.replace('y = ', 'z = ')}"
+    nodes += " part = MatMul(ids, own) y = Add(z, part)"
+    own = np.random.default_rng(7).normal(size=(4, 3))
+    found = _relevance(_model(nodes, "float[N,4] ids", own=own), "gradient-x-input", ids=IDS.astype(np.float64))["ids"]
+    seed = np.random.default_rng(1).normal(size=(2, 3))
+    np.testing.assert_allclose(found, IDS * (seed @ own.astype(np.float32).astype(np.float64).T), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "gradient-x-input"])
 def test_a_token_has_the_relevance_of_its_embedding(rules: str) -> None:
     found = _relevance(_model(f"e = Gather(words, ids) {_TAIL}"), rules, ids=IDS)["ids"]
     expected = _of_embedding(rules, WEIGHTS["words"].astype(np.float32).astype(np.float64)[IDS]).sum(-1)
