@@ -62,7 +62,7 @@ def lift(model: onnx.ModelProto, opset: int = TARGET_OPSET) -> onnx.ModelProto:
     names.set_aside(result.graph)
     before = default_opset(model.opset_import) or 0
     try:
-        converted = version_converter.convert_version(result, opset)
+        converted = version_converter.convert_version(_with_room(result), opset)
         _take_over(result.graph, converted.graph, repair.Before.of(result, converted, before))
     except Exception as error:  # the C++ code raises many unrelated classes
         raise ModelReadError(
@@ -72,6 +72,18 @@ def lift(model: onnx.ModelProto, opset: int = TARGET_OPSET) -> onnx.ModelProto:
     names.bring_back(result.graph)
     set_default_opset(result, opset)
     skeleton.restore(result, stripped.heavy)
+    return result
+
+
+def _with_room(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, from IR 4 on, where an initializer need not be an input. Tools that add constants to an older
+    model leave them out of its inputs; onnxruntime runs it all the same, but the converter would not.
+    """
+    if model.ir_version >= 4:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    result.ir_version = 4
     return result
 
 

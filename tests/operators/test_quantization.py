@@ -33,6 +33,43 @@ def test_the_derivative_is_that_of_the_network_with_its_rounding_held_constant(q
     assert relative_l2(_relevance(quantised, "gradient-x-input"), DATA * gradient) < 1e-5
 
 
+def _dense_pair() -> onnx.ModelProto:
+    """Two dense layers with a Relu between them; the data and the hidden values are rounded to integers."""
+    rng = np.random.default_rng(6)
+    net = Net(np.float32)
+
+    def rounded(t: str, scale: float, zero: int) -> str:
+        code = net.constant(np.array(scale)), net.raw(np.array(zero, np.uint8))
+        return net.op("DequantizeLinear", net.op("QuantizeLinear", t, *code), *code)
+
+    a = rounded(net.input("x", ["n", 6]), 0.03, 128)
+    hidden = net.op("Gemm", a, net.constant(rng.normal(size=(6, 5)), "w1"), net.constant(rng.normal(size=5), "b1"))
+    h = rounded(net.op("Relu", hidden), 0.05, 0)
+    return net.model(net.op("Gemm", h, net.constant(rng.normal(size=(5, 3)), "w2"), net.constant(np.ones(3), "b2")))
+
+
+def test_the_epsilon_rule_works_on_the_rounded_values() -> None:
+    """R = a * (w (R' / (z + epsilon sgn z))) layer by layer, unchanged through rounding and Relu."""
+    model = _dense_pair()
+    w = {t.name: onnx.numpy_helper.to_array(t).astype(float) for t in model.graph.initializer}
+    x, seed = (
+        np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32),
+        np.random.default_rng(2).normal(size=(4, 3)),
+    )
+    a = 0.03 * np.clip(np.round(x / np.float32(0.03)), -128, 127)
+    z1 = a @ w["w1"] + w["b1"]
+    h = 0.05 * np.clip(np.round(np.maximum(z1, 0) / 0.05), 0, 255)
+    z2 = h @ w["w2"] + w["b2"]
+
+    def epsilon(values: Array, weight: Array, z: Array, r: Array) -> Array:
+        return values * ((r / (z + 1e-6 * np.where(z >= 0, 1, -1))) @ weight.T)
+
+    expected = epsilon(a, w["w1"], z1, epsilon(h, w["w2"], z2, seed * z2))
+    emitted = onnxlrp.convert(model, rules="epsilon", target="seed")
+    found = run_onnxruntime(emitted, {"x": x, "lrp_seed": seed.astype(np.float32)})["x_relevance"]
+    assert relative_l2(found, expected) < 1e-4
+
+
 @pytest.mark.parametrize("rules", ["gradient-x-input", "default", "epsilon-plus"])
 def test_relevance_is_close_to_that_of_the_float_network(quantised: onnx.ModelProto, rules: str) -> None:
     assert cosine(_relevance(quantised, rules), _relevance(float_network(), rules)) > 0.99

@@ -306,3 +306,12 @@ def test_old_slopes_are_those_of_the_channels(slopes: list[float]) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
     (y,) = run(prepared(model).model)
     np.testing.assert_array_equal(y, np.where(x > 0, x, x * slope.reshape(1, -1, 1, 1)))
+
+
+def test_a_constant_that_is_no_input_of_an_old_model_is_a_constant() -> None:
+    """Before IR 4 every constant had to be an input as well; tools that quantise old models do not keep to that."""
+    model = graph("{ y = Mul(x, c) }", opset=11, ir=3)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2.0), "c"))
+    lifted = prepared(model).model
+    assert opset(lifted) == 21 and [value.name for value in lifted.graph.input] == ["x"]
+    assert_same_results(model, lifted)
