@@ -54,6 +54,13 @@ FORMULAS: Mapping[str, Sequence[str]] = {
     "guided-backprop": ("m_x = f'(x) max(m_y, 0)",),
     "signal": ("y = signal * gate: R_signal = R_y, R_gate = 0    y = a / b: R_a = R_y, R_b = 0",),
     "half": ("y = a * b: R_a = R_b = R_y / 2",),
+    "dpa": ("y = a * b: R_a = w_a R_y, R_b = w_b R_y, in multipliers    w: the weight of the path",),
+    "res-lrp": (
+        "u_k = (1 + gamma [sgn c_k = sgn z]) c_k    c_k: the terms, z = sum_k c_k",
+        "R_k = u_k R / st(sum_l u_l)",
+    ),
+    "absolute-ratio": ("R_k = |c_k| R / st(sum_l |c_l|)",),
+    "equal": ("R_k = R / n",),
     "winner": ("R_x = the sum of R_y over the windows in which x is the first of the largest",),
     "path": ("R_i = sum over splits on x_i along the path of (E[y | next node] - E[y | node]) m",),
     "move": ("R_x = the sum of R_y over all places that x was moved to",),

@@ -243,6 +243,7 @@ class Product:
         partial: (builder, g of y's shape, factor) -> g * dy/dfactor in the shape of that factor.
         quotient: the factor that is not the signal never receives anything: a divisor, sampling points.
         other: what messages call the factor that is not the signal.
+        roles: what a and b are in attention ("query", "key", "weights", "value") or a gated layer ("gate", "up").
     """
 
     a: str
@@ -252,6 +253,7 @@ class Product:
     signal: str | None
     quotient: bool = False
     other: str = "gate"
+    roles: tuple[str, str] = ("", "")
     kind: str = "product"
     note: str = ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.view import Graph
 from onnxlrp.operators.behaviour import Linear, Product, Refusal, Term, Weighted
-from onnxlrp.operators.products import signal_of
+from onnxlrp.operators.products import attention_roles, signal_of
 from onnxlrp.operators.registry import Situation, register
 
 _TREATMENT = "linear rule of the table; with two data operands a product rule"
@@ -34,7 +34,8 @@ def gemm(at: Situation) -> Linear | Product:
                 return b.op("Gemm", w, g, transA=tb, transB=1) if ta else b.op("Gemm", g, w, transB=1 - tb)
             return b.op("Gemm", g, a, transA=1, transB=ta) if tb else b.op("Gemm", a, g, transA=1 - ta)
 
-        return Product(a, w, at.y, partial, signal_of(at, a, w), note="two data operands")
+        signal = signal_of(at, a, w)
+        return Product(a, w, at.y, partial, signal, roles=attention_roles(a, w, signal), note="two data operands")
     if at.is_active(0):
         weighted = Weighted(
             weight=lambda b: b.scale(w, alpha),
@@ -117,7 +118,8 @@ def matmul(at: Situation) -> Linear | Product | Refusal:
             other = w if factor == a else a
             return _matmul_adjoint(b, g, other, other, factor, factor == a)
 
-        return Product(a, w, at.y, partial, signal_of(at, a, w), note="two data operands")
+        signal = signal_of(at, a, w)
+        return Product(a, w, at.y, partial, signal, roles=attention_roles(a, w, signal), note="two data operands")
     left = at.is_active(0)
     x, other = (a, w) if left else (w, a)
     plain = ra == 2 and rw == 2

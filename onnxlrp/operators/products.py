@@ -7,7 +7,7 @@ from collections.abc import Callable
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Elementwise, Product, Scaling
 from onnxlrp.operators.own import own_function
-from onnxlrp.operators.registry import Situation, register
+from onnxlrp.operators.registry import Situation, find, register
 from onnxlrp.understand.facts import Facts, Range
 
 
@@ -35,6 +35,13 @@ def signal_of(at: Situation, a: str, b: str) -> str | None:
     return None if gate is None else (b if gate == a else a)
 
 
+def attention_roles(a: str, b: str, signal: str | None) -> tuple[str, str]:
+    """What two tensors that are multiplied as matrices are in attention: weights in [0, 1] go with values."""
+    if signal is None:
+        return ("query", "key")
+    return ("weights", "value") if signal == b else ("value", "weights")
+
+
 def _own_part(at: Situation, a: str, c: str) -> tuple[str, str] | None:
     """Of x times a function of x: x, and what the function is."""
     for x, factor in ((a, c), (c, a)):
@@ -42,6 +49,24 @@ def _own_part(at: Situation, a: str, c: str) -> tuple[str, str] | None:
         if what is not None:
             return x, what
     return None
+
+
+def _gated_roles(at: Situation, a: str, c: str) -> tuple[str, str]:
+    """Which factor of a gated layer comes out of an activation, the gate, and which is gated."""
+    first, second = _is_activated(at, a), _is_activated(at, c)
+    if first == second:
+        return ("", "")
+    return ("gate", "up") if first else ("up", "gate")
+
+
+def _is_activated(at: Situation, tensor: str) -> bool:
+    node = at.graph.producer.get(tensor)
+    if node is None:
+        return False
+    entry = find(node)
+    if entry is not None and entry.kind == "activation":
+        return True
+    return node.op == "Mul" and not node.domain and _own_part(at, *node.inputs) is not None
 
 
 @register(
@@ -67,7 +92,7 @@ def mul(at: Situation) -> Product | Scaling:
         x, what = own
         return Product(a, c, y, partial, x, quotient=True, other="function of the signal", note=what)
     note = f"{c if signal == a else a} is bounded, hence a gate" if signal else "neither factor is a gate"
-    return Product(a, c, y, partial, signal, note=note)
+    return Product(a, c, y, partial, signal, roles=_gated_roles(at, a, c), note=note)
 
 
 @register("Div", "product", "all to the numerator; a constant divisor scales", "1/b and -a/b^2", data=(0, 1))

@@ -8,7 +8,7 @@ from typing import Any
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Attributed, Behaviour, Coded, Elementwise, Linear, Product, Scaling, Selection
-from onnxlrp.rules import first_layer, linear, other, signed
+from onnxlrp.rules import first_layer, linear, other, signed, sums
 from onnxlrp.rules.recipe import Contributions, Parameters
 
 Given = Mapping[str, Relevance]
@@ -26,6 +26,9 @@ _LINEAR: Mapping[str, _Single] = {
     "z-box": first_layer.z_box,
     "w-square": first_layer.w_square,
     "flat": first_layer.flat,
+    "res-lrp": sums.res_lrp,
+    "absolute-ratio": sums.absolute_ratio,
+    "equal": sums.equal,
     "pass": other.pass_linear,
     "gradient": linear.gradient,
 }
@@ -38,6 +41,7 @@ _ELEMENTWISE: Mapping[str, _Single] = {
 _PRODUCT: Mapping[str, _Single] = {
     "signal": other.signal,
     "half": other.half,
+    "dpa": other.dual_path,
     "gradient": other.product_derivative,
 }
 _SCALING: Mapping[str, _Single] = {"move": other.scale, "gradient": other.scale_derivative}

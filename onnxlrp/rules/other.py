@@ -140,6 +140,27 @@ def half(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contribution
     return found
 
 
+def dual_path(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
+    """To each factor what its path is worth. The attention weights get what queries and keys get together."""
+    if op.quotient:
+        return signal(ctx, op, r, p)
+    scores = float(p["query"]) + float(p["key"])
+    worth = {
+        "query": float(p["query"]) / scores if scores else 0.0,
+        "key": float(p["key"]) / scores if scores else 0.0,
+        "weights": scores,
+        "value": float(p["value"]),
+        "gate": float(p["gate"]),
+        "up": float(p["up"]),
+    }
+    b = ctx.b
+    m = r.as_multiplier(b, ctx.facts, op.y)
+    shares = [(x, worth.get(role, 0.5)) for x, role in zip((op.a, op.b), op.roles, strict=True)]
+    found = [(x, Relevance(op.partial(b, b.scale(m, share), x), x)) for x, share in shares if share]
+    book_difference(ctx, "other", [r], [part for _, part in found])
+    return found
+
+
 def product_derivative(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
     """The product or quotient rule."""
     b = ctx.b

@@ -28,6 +28,8 @@ ZERO = {**USUAL, **dict.fromkeys(["affine", "average", "sum", "normalization", "
 EXPECTED = {
     "attnlrp": {**ZERO, "product": "half"},
     "cp-lrp": {**ZERO, "attention": "signal"},
+    "dpa": {**ZERO, "product": "dpa", "attention": "dpa"},
+    "attnlrp-gamma": {**ZERO, "input": "gamma", "conv": "gamma", "dense": "gamma", "product": "half"},
     "epsilon": {**USUAL, "input": "epsilon", "conv": "epsilon", "dense": "epsilon"},
     "epsilon-plus": {**USUAL, "input": "z-plus", "conv": "z-plus", "dense": "epsilon"},
     "epsilon-plus-flat": {**USUAL, "input": "flat", "conv": "z-plus", "dense": "epsilon"},
