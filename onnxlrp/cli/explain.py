@@ -1,4 +1,4 @@
-"""`onnxlrp explain`: run a model on images, sound, tables or arrays, and write what its prediction rests on."""
+"""`onnxlrp explain`: run a model on images, text, sound, tables or arrays; write what its prediction rests on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from onnxlrp.cli.explain_options import image_options, parse_data, sound_options, table_options
+from onnxlrp.cli.explain_text import explain_text, text_options
 from onnxlrp.cli.options import json_option, model_argument, provider_option, request_options
 from onnxlrp.cli.output import counting, print_json
 
 
-@click.command(short_help="Run a model on images, sound, tables or arrays and show why.")
+@click.command(short_help="Run a model on images, text, sound, tables or arrays and show why.")
 @model_argument
 @click.argument("data", nargs=-1, metavar="DATA...")
 @request_options
@@ -39,6 +40,7 @@ from onnxlrp.cli.output import counting, print_json
 @image_options
 @sound_options
 @table_options
+@text_options
 @click.option("-o", "--out-dir", default=".", show_default=True, metavar="DIR", help="Folder to write into.")
 @click.option(
     "--top",
@@ -58,24 +60,28 @@ def explain(
     image: dict[str, Any],
     sound: dict[str, Any],
     table: dict[str, Any],
+    text: dict[str, Any],
     mask: str | None,
     as_json: bool,
     top: int,
     **common: Any,
 ) -> None:
-    """Explain a model's predictions on data: image files or folders of them, sound, tables, or arrays.
+    """Explain a model's predictions on data: image files or folders of them, text, sound, tables, or arrays.
 
-    MODEL may be an original or a converted one; the options from --rules to --axis are for an original. DATA goes by
-    the end of its name: .wav, .flac, .ogg, .mp3 ... is sound, .csv and .tsv a table whose first line names the
-    features, .npz arrays by input name, and anything else images. Pictures, and an .npz with the numbers, are written.
+    MODEL may be an original or a converted one; the options from --rules to --rather-than are for an original. DATA
+    goes by the end of its name: .wav, .flac, .ogg, .mp3 ... is sound, .csv and .tsv a table whose first line names the
+    features, .npz arrays by input name, and anything else images. Text is given by --text. Pictures or an HTML page,
+    and an .npz with the numbers, are written.
     """
-    if not data and not by_name:
+    if not data and not by_name and not text["texts"]:
         raise click.UsageError("Missing argument 'DATA...'.")
+    if data and text["texts"]:
+        raise click.UsageError("--text and DATA cannot go together; fill other inputs with --data NAME=FILE.")
     from onnxlrp.cli import explain_print as show
     from onnxlrp.explain.kinds import kind_of
     from onnxlrp.explain.preprocess import ImageOptions
 
-    kind = kind_of(data)
+    kind = "texts" if text["texts"] else kind_of(data)
     if mask is not None:
         if kind != "images":
             raise click.UsageError("--target-mask goes with image files as DATA.")
@@ -97,6 +103,8 @@ def explain(
             from onnxlrp.explain.tables import explain_tables
 
             results = explain_tables(model, data, options=TableOptions(**table), **asked)
+        elif kind == "texts":
+            results = explain_text(model, text, progress=progress, **asked)
         else:
             from onnxlrp.explain.arrays import explain_arrays
 

@@ -166,20 +166,20 @@ _TABLE = (
 
 def image_options(command: Callback) -> Callback:
     """The options for images; the command receives them as `image`, the fields of ImageOptions."""
-    return _gathered(command, _IMAGE, "image", preprocess="preset", color="order")
+    return gathered(command, _IMAGE, "image", preprocess="preset", color="order")
 
 
 def sound_options(command: Callback) -> Callback:
     """The options for sound; the command receives them as `sound`, the fields of SoundOptions."""
-    return _gathered(command, _SOUND, "sound")
+    return gathered(command, _SOUND, "sound")
 
 
 def table_options(command: Callback) -> Callback:
     """The options for tables; the command receives them as `table`, the fields of TableOptions."""
-    return _gathered(command, _TABLE, "table")
+    return gathered(command, _TABLE, "table")
 
 
-def _gathered(
+def gathered(
     command: Callback, options: tuple[Callable[[Callback], Callback], ...], into: str, **renamed: str
 ) -> Callback:
     """The command with options whose values it receives as one dict."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxlrp.cli.explain_text import print_text
 from onnxlrp.cli.output import print_facts, print_table, print_warnings
 
 if TYPE_CHECKING:
@@ -85,7 +86,13 @@ def arrays(result: ArraysResult, _top: int) -> None:
 
 
 #: What prints one result of each kind of data; the number is how many entries its listing has.
-SHOWN: Mapping[str, Callable[[Any, int], None]] = {"images": image, "sounds": sound, "tables": table, "arrays": arrays}
+SHOWN: Mapping[str, Callable[[Any, int], None]] = {
+    "images": image,
+    "sounds": sound,
+    "tables": table,
+    "arrays": arrays,
+    "texts": print_text,
+}
 
 
 def _class_line(found: TopClass, score_kind: str) -> str:

@@ -63,7 +63,9 @@ class Explainer(Protocol):
     def input_types(self) -> Mapping[str, Any]: ...
     @property
     def explained(self) -> Sequence[str]: ...
-    def explain(self, inputs: Mapping[str, np.ndarray], /, *, target: Any = None, seed: Any = None) -> Explanation: ...
+    def explain(
+        self, inputs: Mapping[str, np.ndarray], /, *, target: Any = None, seed: Any = None, position: Any = None
+    ) -> Explanation: ...
 
 
 def open_model(
@@ -125,13 +127,23 @@ def open_region(
 
     Raises UsageError for a model that was converted already, and what `open_model` raises.
     """
-    from onnxlrp import Explainer as Session
-
     if metadata.read(load(model).model) is not None:
         raise UsageError("a mask as the target needs the original model, not one that was converted already")
     if asked.get("position") is not None or asked.get("rather_than") is not None:
         raise UsageError("a mask is the target: leave position and rather-than out")
-    asked = {**asked, "target": None, "axis": None}
+    scout, seeded, job = open_seeded(model, {**asked, "target": None, "axis": None}, labels, top)
+    return scout, seeded, replace(job, region=region.words(job.labels), region_tag=region.tag)
+
+
+def open_seeded(
+    model: Model, asked: Asked, labels: str | Path | Sequence[str] | None, top: int
+) -> tuple[Explainer, Explainer, Job]:
+    """Two sessions: one that says what the explained output is, and one that takes a seed in its shape.
+
+    Raises what `open_model` raises.
+    """
+    from onnxlrp import Explainer as Session
+
     scout, job = open_model(model, asked, labels, top)
     seeded = Session(
         model,
@@ -141,7 +153,7 @@ def open_region(
         outputs=asked.get("outputs", ()),
         providers=asked.get("providers"),
     )
-    return scout, seeded, replace(job, region=region.words(job.labels), region_tag=region.tag)
+    return scout, seeded, job
 
 
 def _refuse_position_input(position: Any) -> None:
