@@ -104,9 +104,7 @@ def print_text(result: TextResult, top: int) -> None:
     if result.generated is not None:
         facts["generated"] = result.generated
     elif result.top:
-        facts["classes"] = [
-            _class_line(found.score, result.score_kind, found.index, found.label) for found in result.top
-        ]
+        facts["classes"] = [_class_line(found, result.score_kind) for found in result.top]
     print_facts(facts)
     for one in result.maps:
         click.echo()
@@ -129,14 +127,12 @@ def _print_words(one: TextMap) -> None:
         for line in lines:
             click.echo(" ".join(f"{word.text}({word.relevance:+.2g})" for word in line))
         return
-    import numpy as np
     from rich.console import Console
     from rich.text import Text
 
-    from onnxlrp.explain.colours import largest_scale
-    from onnxlrp.explain.text_page import colour, is_dark
+    from onnxlrp.explain.text_page import colour, is_dark, scale_of
 
-    scale = largest_scale(np.array([word.relevance for word in one.words]))
+    scale = scale_of(one.words)
     console = Console(highlight=False)
     for line in lines:
         shown = Text()

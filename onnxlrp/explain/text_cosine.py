@@ -69,8 +69,10 @@ class Towers:
         for k, (tower, texts) in enumerate(ways):
             seed = _seed(raw[k], pools[k], vectors[1 - k] / norm)
             title = Subject(f"cosine to {plain[1 - k]!r}", f"cosine {cosine:.4f}")
-            own = (k, plain) if together else (None, (plain[k],))
-            passes.append(_pass(tower, texts, seed, title, *own))
+            if together:
+                passes.append(_pass(tower, texts, seed, title, k, plain))
+            else:
+                passes.append(_pass(tower, texts, seed, title, None, (plain[k],)))
         arrays = {"cosine": np.asarray(cosine), "embeddings": np.stack(vectors).astype(np.float32)}
         return Found(text, other, tuple(passes), arrays=arrays, notes=tuple(n for said in notes for n in said))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlrp.explain.colours import Scale, largest_scale, ticks
+from onnxlrp.explain.colours import Scale, ticks
 from onnxlrp.explain.job import Job
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _map(one: TextMap, titled: bool) -> Iterator[str]:
         yield f"<h2>{escape(one.target)}</h2>"
     if one.detail:
         yield f'<p class="detail">{escape(one.detail)}</p>'
-    scale = largest_scale(np.array([word.relevance for word in one.words]))
+    scale = scale_of(one.words)
     for sequence in sorted({word.sequence for word in one.words}):
         words = [word for word in one.words if word.sequence == sequence]
         yield f'<p class="text">{" ".join(_word(word, scale) for word in words)}</p>'
@@ -97,6 +97,12 @@ def _others(one: TextMap) -> str:
 def _word(word: WordRelevance, scale: Scale) -> str:
     kind = ' class="special"' if word.special else ""
     return f'<span{kind} {_style(word.relevance, scale)} title="{word.relevance:+.4g}">{escape(word.text)}</span>'
+
+
+def scale_of(entries: Sequence[TokenRelevance | WordRelevance]) -> Scale:
+    """A colour scale up to the largest size: words are few, and each is read by itself."""
+    largest = max((abs(entry.relevance) for entry in entries), default=0.0)
+    return Scale(largest or 1.0, 0.0, empty=not largest)
 
 
 def is_dark(colour: tuple[int, int, int]) -> bool:
@@ -127,7 +133,7 @@ def _legend(scale: Scale) -> Iterator[str]:
 def _matrix(maps: Sequence[TextMap]) -> Iterator[str]:
     """One column for each generated token, one row for each token that came before it."""
     longest = max(maps, key=lambda one: len(one.tokens))
-    scales = [largest_scale(np.array([token.relevance for token in one.tokens])) for one in maps]
+    scales = [scale_of(one.tokens) for one in maps]
     yield '<figure><div class="wide"><table class="matrix"><tr><th></th>'
     yield "".join(f"<th>{escape(one.target)}</th>" for one in maps) + "</tr>"
     for row, token in enumerate(longest.tokens):

@@ -92,12 +92,14 @@ class TextTokenizer:
         """The tokens of a text, or of two, with the special tokens that the tokenizer adds."""
         found = self._own.encode(text, pair)
         words = _word_numbers(found, (text, pair or ""))
-        pieces = []
+        pieces: list[Piece] = []
         for place, (token, name) in enumerate(zip(found.ids, found.tokens, strict=True)):
             sequence = found.sequence_ids[place]
             start, end = found.offsets[place]
             inside = "" if sequence is None else (text, pair or "")[sequence][start:end].strip()
-            pieces.append(Piece(token, inside or name, words[place], sequence or 0, start, end))
+            if sequence is None:  # a special token stands with the text that it ends
+                sequence = pieces[-1].sequence if pieces else 0
+            pieces.append(Piece(token, inside or name, words[place], sequence, start, end))
         notes: tuple[str, ...] = ()
         if found.overflowing:
             length = self._own.truncation["max_length"]
