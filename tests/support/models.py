@@ -26,6 +26,11 @@ class Net:
         self._initializers: list[TensorProto] = []
         self._nodes: list[NodeProto] = []
 
+    @property
+    def nodes(self) -> tuple[NodeProto, ...]:
+        """What was added so far."""
+        return tuple(self._nodes)
+
     def input(self, name: str, shape: Sequence[Dim], dtype: type | None = None) -> str:
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype or self.dtype))
         self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))

@@ -7,7 +7,8 @@ import time
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import FrameType
@@ -118,21 +119,20 @@ def check(case: Case) -> Result:
     )
 
 
-class _time_limit:  # noqa: N801 - used like a function
-    """Raises WrongError inside the block when it takes too long."""
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    """Raises WrongError inside the block when it takes too much processor time."""
 
-    def __init__(self, seconds: int) -> None:
-        self.seconds = seconds
+    def late(_number: int, _frame: FrameType | None) -> None:
+        raise WrongError(f"it takes more than {seconds} s")
 
-    def __enter__(self) -> None:
-        signal.signal(signal.SIGALRM, self._late)
-        signal.alarm(self.seconds)
-
-    def __exit__(self, *_: object) -> None:
-        signal.alarm(0)
-
-    def _late(self, _number: int, _frame: FrameType | None) -> None:
-        raise WrongError(f"it takes more than {self.seconds} s")
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _short(text: str) -> str:
