@@ -152,6 +152,8 @@ def reduce_winner(at: Situation) -> Selection | Refusal:
     if isinstance(over, Refusal):
         return over
     x, y = at.node.inputs[0], at.y
+    if 0 in (at.graph.shape(x) or ()):
+        return Selection("max", (x,), (y,), lambda b, given: {x: b.zeros_like(x)}, "the largest of nothing")
     if over.at_run_time:
         return Selection("max", (x,), (y,), lambda b, given: {x: _to_first(b, over, given[y])})
     rank = at.graph.rank(x)
@@ -178,8 +180,6 @@ def to_winner(b: Builder, x: str, r: str, pick: str, rank: int, reduced: tuple[i
     """Puts each element of `r` where the largest (or smallest) element of x along `reduced` stands."""
     if not reduced:
         return r
-    if 0 in (b.graph.shape(x) or ()):
-        return b.zeros_like(x)
     kept = tuple(a for a in range(rank) if a not in reduced)
     order = [*kept, *reduced]
     # The reduced axes are brought to the end and flattened, so that one index names the winner.

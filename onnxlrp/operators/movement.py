@@ -12,6 +12,7 @@ from math import prod
 from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
+from onnxlrp.graph.view import Dim
 from onnxlrp.operators.behaviour import Refusal, Selection, Stop
 from onnxlrp.operators.registry import Situation, register
 
@@ -130,23 +131,22 @@ def tile(at: Situation) -> Selection | Refusal:
 
 
 @register("Concat", "movement", EXACT, "cut apart again", data=None)
-def concat(at: Situation) -> Selection | Refusal:
+def concat(at: Situation) -> Selection:
     inputs, y = at.node.inputs, at.y
-    rank = at.graph.rank(y) or at.graph.rank(inputs[0])
-    if rank is None:
-        return Refusal("the rank of its output is not known", "run shape inference on the model first")
-    axis = at.node.attribute("axis") % rank
+    rank, axis = at.graph.rank(y) or at.graph.rank(inputs[0]), at.node.attribute("axis")
+    if rank is not None:
+        axis %= rank
+
+    def along(b: Builder, x: str) -> Dim:
+        shape = b.graph.shape(x)
+        return None if shape is None or rank is None else shape[axis]
 
     def size(b: Builder, x: str) -> str:
-        shape = b.graph.shape(x)
-        known = None if shape is None else shape[axis]
-        if isinstance(known, int):
-            return b.integers([known])
-        return b.op("Gather", b.op("Shape", x), b.integers([axis]))
+        known = along(b, x)
+        return b.integers([known]) if isinstance(known, int) else b.op("Gather", b.op("Shape", x), b.integers([axis]))
 
     def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
-        sizes = [(b.graph.shape(x) or ())[axis : axis + 1] for x in inputs]
-        numbers = [s[0] for s in sizes if s and isinstance(s[0], int)]
+        numbers = [d for d in (along(b, x) for x in inputs) if isinstance(d, int)]
         cut = (
             b.integers(numbers)
             if len(numbers) == len(inputs)

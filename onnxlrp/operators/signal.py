@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from onnx import TensorProto
 
@@ -155,17 +154,21 @@ def stft(at: Situation) -> Linear | Refusal:
         felt = [b.mul(f, _cut(at, b, i)) for i, f in enumerate(_frames(at, b, s, parts))]
         return b.op("ReduceSum", b.sum(felt), b.integers([0, 1]), keepdims=0)
 
-    def derivative(b: Builder, s: str) -> Mapping[str, str]:
-        shares = {x: to_signal(b, s)} if at.is_active(0) else {}
-        return {**shares, window: to_window(b, s)}
+    if not at.is_active(0):
 
+        def under(b: Builder, value: str, bias: str | None) -> str:
+            rest = (node.inputs[1], value, *node.inputs[3:])
+            out = b.op("STFT", x, *rest, **node.attributes)
+            return b.add(out, bias) if bias else out
+
+        return Linear("average", (Term(window, Fixed(Map(under, to_window), sign=0)),), y)
+    steered = at.is_active(2)
     return Linear(
         "average",
-        (Term(x, Fixed(Map(forward, to_signal), sign=0)),) if at.is_active(0) else (),
+        (Term(x, Fixed(Map(forward, to_signal), sign=0)),),
         y,
-        bias=None if at.is_active(0) else lambda b: y,
-        vjp=derivative if at.is_active(2) else None,
-        steering=(window,) if at.is_active(2) else (),
+        vjp=(lambda b, s: {x: to_signal(b, s), window: to_window(b, s)}) if steered else None,
+        steering=(window,) if steered else (),
     )
 
 

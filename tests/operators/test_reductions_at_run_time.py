@@ -56,10 +56,14 @@ def test_the_first_of_equals_wins(op: str) -> None:
     np.testing.assert_array_equal(explained.relevance["a"], expected)
 
 
+@pytest.mark.parametrize("constant", [True, False], ids=["constant", "run-time"])
 @pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
-def test_the_winner_of_nothing_is_nobody(op: str) -> None:
+def test_the_winner_of_nothing_is_nobody(op: str, constant: bool) -> None:
     net = Net(np.float32)
-    model = net.model(net.op(op, net.input("a", [2, 0, 3]), net.constant([1]), keepdims=0))
-    emitted = onnxlrp.convert(model, rules="epsilon", target="seed")
-    feeds = {"a": np.zeros((2, 0, 3), np.float32), "lrp_seed": np.ones((2, 3), np.float32)}
+    a = net.input("a", [2, 0, 3])
+    axes = net.constant([1]) if constant else net.input("axes", [1], np.int64)
+    emitted = onnxlrp.convert(net.model(net.op(op, a, axes), ranks=[3]), rules="epsilon", target="seed", inputs=("a",))
+    feeds = {"a": np.zeros((2, 0, 3), np.float32), "lrp_seed": np.ones((2, 1, 3), np.float32)}
+    if not constant:
+        feeds["axes"] = np.array([1])
     assert run_onnxruntime(emitted, feeds)["a_relevance"].shape == (2, 0, 3)

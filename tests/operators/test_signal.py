@@ -12,6 +12,7 @@ import onnxlrp
 from onnxlrp.errors import ConversionError
 from tests.operators.examples import Example, expect_linear_map
 from tests.operators.several import Several, expect_closed_ledger, expect_gradient
+from tests.support.explained import explain_seeded
 from tests.support.gradients import distinct
 from tests.support.models import Net
 
@@ -137,6 +138,14 @@ WINDOWS: Mapping[str, Several] = {
 def test_a_window_may_depend_on_the_explained_input(case: str) -> None:
     expect_gradient(WINDOWS[case])
     expect_closed_ledger(WINDOWS[case])
+
+
+def test_a_window_receives_nothing_beside_a_signal_and_its_share_of_a_constant_one() -> None:
+    both, alone = WINDOWS["real"], WINDOWS["window-alone"]
+    beside = explain_seeded(both.model(), "epsilon", both.feeds(), inputs=("a", "w"))
+    np.testing.assert_array_equal(beside.relevance["w"], np.zeros(4))
+    only = explain_seeded(alone.model(), "epsilon", alone.feeds())
+    assert np.isclose(only.relevance["w"].sum(), only.seeded.sum(), rtol=1e-3)
 
 
 def _features(net: Net, a: str) -> str:
