@@ -17,10 +17,10 @@ from onnxlrp.explain.text_tokens import Encoded
 ROLES = ("ids", "mask", "types", "positions")
 #: The usual names, the more special ones first: `token_type_ids` ends like ids.
 _NAMES = (
-    ("types", re.compile(r"(token_?type_?ids|segment_?ids|type_?ids|token_?types|segments)")),
+    ("types", re.compile(r"((token|input)_?type_?ids|segment_?ids|type_?ids|token_?types|segments)")),
     ("positions", re.compile(r"(position_?ids|cache_?position|positions)")),
     ("mask", re.compile(r"(attention_?mask|input_?mask|padding_?mask|mask)")),
-    ("ids", re.compile(r"(input_?ids|token_?ids|input_?tokens|tokens|ids)")),
+    ("ids", re.compile(r"(input_?(word_?)?ids|token_?ids|input_?tokens|tokens|ids)")),
 )
 _PREFIX = re.compile(r"^(serving_default_|model_)|(:\d+)$")
 _CACHE = re.compile(r"^(past|cache)")
