@@ -46,11 +46,24 @@ def _apart_from_its_bias(at: Situation) -> bool:
     return bool(at.node.input(2)) and (at.is_active(2) or (at.is_active(0) and at.is_active(1)))
 
 
+def _of_itself(at: Situation, b: Builder) -> Sequence[str] | None:
+    """A tensor that stands in both places of a product gets a second name: what each of them receives differs."""
+    node = at.node
+    if not at.is_active(0) or node.inputs[0] != node.inputs[1]:
+        return None
+    return (b.op(node.op, node.inputs[0], b.op("Identity", node.inputs[1]), *node.inputs[2:], **node.attributes),)
+
+
+@lowers("MatMul Div")
+def product(at: Situation, b: Builder) -> Sequence[str] | None:
+    return _of_itself(at, b)
+
+
 @lowers("Gemm")
 def gemm(at: Situation, b: Builder) -> Sequence[str] | None:
     """alpha A B + beta C as a product and a sum."""
     if not _apart_from_its_bias(at):
-        return None
+        return _of_itself(at, b)
     node, (left, right, bias) = at.node, at.node.inputs
     product = b.op("Gemm", left, right, **{k: v for k, v in node.attributes.items() if k != "beta"})
     return (b.add(product, b.scale(bias, node.attribute("beta", 1.0))),)
@@ -61,6 +74,6 @@ def convolution(at: Situation, b: Builder) -> Sequence[str] | None:
     """The convolution and the bias added to it."""
     rank = at.graph.rank(at.node.inputs[0])
     if rank is None or not _apart_from_its_bias(at):
-        return None
+        return _of_itself(at, b)
     x, weight, bias = at.node.inputs
     return (b.add(b.op(at.node.op, x, weight, **at.node.attributes), channel_shape(b, bias, rank)),)

@@ -7,6 +7,7 @@ flat indices of its input: that says where each value came from, whatever the pa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 
 from onnx import TensorProto
@@ -185,7 +186,9 @@ def split(at: Situation) -> Selection:
 def pad(at: Situation) -> Selection | Stop:
     node, x, y, value = at.node, at.node.inputs[0], at.y, at.node.input(2)
     if node.attribute("mode", "constant") != "constant":
-        return one_to_one(at, by_index(at)) if at.is_active(0) else Stop("a value that this mode does not use")
+        # The value that fills up is of the data's type, not of the indices', and not used.
+        unfilled = replace(at, node=replace(node, inputs=(*node.inputs[:2], "", *node.inputs[3:])))
+        return one_to_one(at, by_index(unfilled)) if at.is_active(0) else Stop("a value that this mode does not use")
     inside = _without_border(at)
     if not at.is_active(2):
         return one_to_one(at, inside, absorbs=True)

@@ -68,6 +68,7 @@ CASES: Mapping[str, Example] = {
         "Pad", (1, 1, 3, 4), None, {"mode": "reflect"}, pads=[0, 0, 1, 2, 0, 0, 2, 3]
     ),
     "pad-edge-axes": one("Pad", (2, 3, 4), [1, 2, 0, 3], None, [1, -1], mode="edge"),
+    "pad-edge-beside-a-value": one("Pad", (2, 3), [1, 1, 0, 0], 0.5, mode="edge"),
     "pad-negative-and-positive": one("Pad", (4, 4), [-1, 2, 2, -3], 0.5),
     "pad-negative-axis": one("Pad", (2, 3), [1, 2], 0.5, [-2]),
     "pad-negative-reflect": one("Pad", (2, 6), [0, -2, 0, 2], mode="reflect"),
