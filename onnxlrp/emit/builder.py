@@ -287,7 +287,7 @@ class Builder:
         if op == "ConstantOfShape":
             value = attributes.get("value")
             return int(value.data_type) if isinstance(value, onnx.TensorProto) else int(TensorProto.FLOAT)
-        if op == "Where":
+        if op in ("Where", "CastLike"):
             return self.dtype(inputs[1])
         if op == "OneHot":
             return self.dtype(inputs[2])

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
@@ -17,6 +18,7 @@ from onnxlrp.graph.view import Dim
 from onnxlrp.operators.behaviour import Refusal
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation
+from onnxlrp.operators.softmax import only_with_keys
 
 _INT64 = int(TensorProto.INT64)
 
@@ -77,7 +79,7 @@ class _Attention:
         turned = b.op("Transpose", self.repeated(self.k), perm=[0, 1, 3, 2])
         scale = node.attribute("scale")
         factor = float(scale) if scale is not None else 1.0 / math.sqrt(self.heads.size)
-        return b.scale(b.op("MatMul", self.q, turned), factor)
+        return b.mul(b.op("MatMul", self.q, turned), _number(b, factor, self.q))
 
     def repeated(self, t: str) -> str:
         """Keys or values, each as often as there are queries that share it."""
@@ -167,11 +169,15 @@ class _Attention:
         wide = b.op("Cast", scores, to=precision) if precision and precision != kind else scores
         found = b.op("Softmax", wide, axis=-1)
         found = b.op("Cast", found, to=kind) if wide != scores else found
-        if not may_be_empty:
-            return found
-        largest = b.op("ReduceMax", scores, b.integers([-1]), keepdims=1)
-        has_key = b.op("Greater", largest, b.scale(b.lowest(scores), 0.5))
-        return b.where(has_key, found, b.scalar(0.0, found))
+        return only_with_keys(b, found, scores) if may_be_empty else found
+
+
+def _number(b: Builder, value: float, like: str) -> str:
+    """A scalar in `like`'s type; for a narrow type written in float32, so that nothing is lost where it is widened."""
+    kind = b.dtype(like)
+    if kind not in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        return b.scalar(value, like)
+    return b.op("Cast", b.constant(np.asarray(value, np.float32)), to=kind)
 
 
 def _by_head(b: Builder, t: str, heads: int, *, flat: bool) -> str:

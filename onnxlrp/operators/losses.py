@@ -44,8 +44,13 @@ def negative_log_likelihood(at: Situation, b: Builder) -> Sequence[str]:
     return (_picked(at, b, at.node.inputs[0]),)
 
 
-@lowers("SoftmaxCrossEntropyLoss", treatment="taken apart: LogSoftmax, the element at each label, their mean or sum")
+@lowers(
+    "SoftmaxCrossEntropyLoss",
+    treatment="taken apart: logarithms of probabilities, the element at each label, mean or sum",
+)
 def softmax_cross_entropy(at: Situation, b: Builder) -> Sequence[str]:
     """The loss, and the logarithms of the probabilities."""
-    logarithms = b.op("LogSoftmax", at.node.inputs[0], axis=1)
+    x = at.node.inputs[0]
+    # Not as LogSoftmax, which would be taken for a head where the logarithms are the output that is explained.
+    logarithms = b.sub(x, b.op("ReduceLogSumExp", x, b.integers([1]), keepdims=1))
     return (_picked(at, b, logarithms), logarithms)

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.view import Node
-from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Term
+from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Stop, Term
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation, register
 
@@ -48,6 +48,12 @@ class _Reduction:
         return self.over(b, "ReduceSum", b.mul(value, coefficients), keepdims=self.keeps)
 
 
+def _empty(at: Situation) -> Stop | None:
+    """What a reduction of no elements is."""
+    empty = 0 in (at.graph.shape(at.node.inputs[0]) or ())
+    return Stop("it reduces nothing, and is a constant") if empty else None
+
+
 @lowers("ReduceSumSquare", treatment="taken apart: half of the square to each factor, then a sum")
 def reduce_sum_square(at: Situation, b: Builder) -> Sequence[str]:
     """Sum of x * x."""
@@ -68,7 +74,9 @@ def reduce_log_sum(at: Situation, b: Builder) -> Sequence[str]:
     "linear around the input: shared in proportion to x softmax(x); the constant term of the expansion acts as a bias",
     "softmax(x)",
 )
-def reduce_log_sum_exp(at: Situation) -> Linear:
+def reduce_log_sum_exp(at: Situation) -> Linear | Stop:
+    if empty := _empty(at):
+        return empty
     reduction, x, y = _Reduction(at.node), at.node.inputs[0], at.y
 
     def probabilities(b: Builder) -> str:
@@ -103,7 +111,9 @@ def _product_of_the_others(b: Builder, x: str, reduction: _Reduction) -> str:
 
 
 @register("ReduceProd", "average", "shared equally among the factors", "product of the other factors")
-def reduce_prod(at: Situation) -> Linear:
+def reduce_prod(at: Situation) -> Linear | Stop:
+    if empty := _empty(at):
+        return empty
     reduction, x = _Reduction(at.node), at.node.inputs[0]
 
     def shares(b: Builder) -> str:

@@ -63,13 +63,32 @@ def _may_be_masked(at: Situation, x: str) -> bool:
     return False
 
 
+def only_with_keys(b: Builder, probabilities: str, scores: str, axis: int = -1) -> str:
+    """The softmax of scores that are bounded below, and zero where all of them are masked."""
+    largest = b.op("ReduceMax", scores, b.integers([axis]), keepdims=1)
+    has_key = b.op("Greater", largest, b.scale(b.lowest(scores), 0.5))
+    return b.where(has_key, probabilities, b.scalar(0.0, probabilities))
+
+
+def _is_guarded(at: Situation, tensor: str) -> bool:
+    """Whether what reads a softmax sorts out rows of which everything is masked, and which are no numbers."""
+    readers = at.graph.consumers.get(tensor, ())
+    return any(
+        node.op in ("Where", "IsNaN") or (node.op == "Cast" and _is_guarded(at, node.outputs[0])) for node in readers
+    )
+
+
 @lowers("Softmax LogSoftmax")
 def masked_softmax(at: Situation, b: Builder) -> Sequence[str] | None:
     """Where scores are masked by minus infinity, of scores that are bounded below: 0 times infinity is no number."""
-    (x,) = at.node.inputs
+    node, (x,) = at.node, at.node.inputs
     if not _may_be_masked(at, x):
         return None
-    return (b.op(at.node.op, b.at_least(x, b.lowest(x)), **at.node.attributes),)
+    scores = b.at_least(x, b.lowest(x))
+    found = b.op(node.op, scores, **node.attributes)
+    if node.op == "Softmax" and _is_guarded(at, at.y):
+        found = only_with_keys(b, found, scores, node.attribute("axis", -1))
+    return (found,)
 
 
 @register("Softmax LogSoftmax", "normalization", _TREATMENT, "y (m - sum y m), m - softmax(x) sum m")

@@ -13,6 +13,7 @@ _REASONS = {
     "a yes-or-no answer": "Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsInf IsNaN OptionalHasElement",
     "indices of elements": "NonZero NonMaxSuppression",
     "a step function: its derivative is zero almost everywhere": "Sign Ceil Floor Round",
+    "bits, not a value": "BitCast",
     "integer logic": "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
     "made without data": "Constant ConstantOfShape EyeLike RandomNormal RandomNormalLike RandomUniform"
     " RandomUniformLike Bernoulli Multinomial",

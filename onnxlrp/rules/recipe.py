@@ -112,18 +112,20 @@ def divide(ctx: Context, op: Linear, r: Relevance, d: str, p: Parameters, sign: 
         return s
     s = b.div(r.as_map(b), stable)
     if stable != d:
-        ctx.book("stabiliser", lambda: b.mul(s, b.sub(stable, d)))
+        ctx.book("stabiliser", lambda: _kept_of(b, s, b.sub(stable, d)))
     return s
+
+
+def _kept_of(b: Builder, s: str, amount: str) -> str:
+    """s * amount, and nothing where nothing came back: of an infinite mask, say."""
+    none = b.op("Equal", s, b.scalar(0.0, s))
+    return b.where(none, b.scalar(0.0, s), b.mul(s, amount))
 
 
 def book_bias(ctx: Context, op: Linear, s: str, bias: str | None) -> None:
     def amount() -> str:
         b, shift = ctx.b, on_output(ctx.b, op, bias or "")
-        if op.kind != "sum":
-            return b.mul(s, shift)
-        # Of an infinite mask nothing comes back, and nothing is what it keeps.
-        none = b.op("Equal", s, b.scalar(0.0, s))
-        return b.where(none, b.scalar(0.0, s), b.mul(s, shift))
+        return _kept_of(b, s, shift) if op.kind == "sum" else b.mul(s, shift)
 
     if bias is not None:
         ctx.book("bias", amount)
