@@ -88,10 +88,17 @@ class _Side:
 
     def _numbers(self, b: Builder, counts: str) -> str:
         """0, 1, ... up to the largest count, as floats."""
-        most = b.op("Cast", b.op("ReduceMax", counts, keepdims=0), to=_INT64)
-        # One sample at least, which then counts nowhere, so that no tensor is empty.
-        most = b.op("Max", most, b.constant_int(1))
-        return b.op("Cast", b.op("Range", b.constant_int(0), most, b.constant_int(1)), to=b.dtype(counts))
+        numbers = b.op("Range", b.constant_int(0), self.most(b, counts), b.constant_int(1))
+        return b.op("Cast", numbers, to=b.dtype(counts))
+
+    def most(self, b: Builder, counts: str | None) -> str:
+        """The samples of a bin of the region that has most of them."""
+        if counts is None:
+            return b.constant_int(int(self.at.node.attribute("sampling_ratio", 0)))
+        # One at least, even without regions; where a region has fewer it counts nowhere.
+        one = b.constant(np.ones((1,), b.numpy_type(counts)))
+        every = b.op("Concat", b.op("Reshape", counts, b.integers([-1])), one, axis=0)
+        return b.op("Cast", b.op("ReduceMax", every, keepdims=0), to=_INT64)
 
     def position(self, b: Builder) -> str:
         """Where each sample lies [regions, bins, samples], in elements."""
@@ -176,40 +183,30 @@ def _average(at: Situation) -> Linear:
     rows, columns = _Side(at, 0), _Side(at, 1)
 
     def own(b: Builder) -> str:
-        """1 where a region lies in an image [images, regions, 1, 1]."""
+        """1 where a region lies in an image [images, regions]."""
         images = b.op("Squeeze", b.op("Gather", b.shape_of(x), b.integers([0])))
         numbers = b.op("Range", b.constant_int(0), images, b.constant_int(1))
         same = b.op("Equal", b.op("Unsqueeze", numbers, b.integers([1])), batch)
-        return b.op("Unsqueeze", b.op("Cast", same, to=b.dtype(x)), b.integers([2, 3]))
+        return b.op("Cast", same, to=b.dtype(x))
 
-    def half(b: Builder, s: str, side: _Side) -> str:
-        """Bins of `s` spread along one side, the other side's bins in rows: [regions * bins, channels * size]."""
-        matrix = b.op("Unsqueeze", side.matrix(b), b.integers([1]))
-        by_bins = s if side.side else b.op("Transpose", s, perm=[0, 1, 3, 2])
-        spread = b.op("Transpose", b.op("MatMul", by_bins, matrix), perm=[0, 2, 1, 3])
-        flat = b.op("Reshape", spread, b.integers([0, 0, -1]))
-        shape = b.op("Concat", b.integers([-1]), b.op("Shape", flat, start=2), axis=0)
-        return b.op("Reshape", flat, shape)
+    # Letters: n images, r regions, c channels, i and j bins, h rows, w columns.
+    def spread(b: Builder, s: str, side: _Side) -> str:
+        """Bins spread along one side."""
+        return b.op("Einsum", s, side.matrix(b), equation="rcij,rjw->ricw" if side.side else "rcij,rih->rjch")
 
     def to_x(b: Builder, s: str) -> str:
-        mine = b.mul(own(b), b.op("Unsqueeze", rows.matrix(b), b.integers([0])))
-        flat = b.op("Reshape", b.op("Transpose", mine, perm=[0, 3, 1, 2]), b.integers([0, 0, -1]))
-        whole = b.op("MatMul", flat, half(b, s, columns))
-        shape = b.op("Gather", b.shape_of(x), b.integers([0, 2, 1, 3]))
-        return b.op("Transpose", b.op("Reshape", whole, shape), perm=[0, 2, 1, 3])
+        mine = b.op("Einsum", own(b), rows.matrix(b), equation="nr,rih->nrih")
+        return b.op("Einsum", mine, spread(b, s, columns), equation="nrih,ricw->nchw")
 
-    def to_matrix(b: Builder, s: str, side: _Side, other: _Side) -> str:
+    def to_matrix(b: Builder, s: str, side: _Side) -> str:
         """The derivative with respect to the matrix of a side [regions, bins, size]."""
-        image = b.op("Transpose", x, perm=[0, 1, 3, 2] if side.side == 0 else [0, 1, 2, 3])
-        lines = b.op("Concat", b.op("Gather", b.shape_of(x), b.integers([0])), b.integers([-1]), axis=0)
-        size = b.op("Reshape", side.size(b), b.integers([1]))
-        seen = b.op("MatMul", half(b, s, other), b.op("Reshape", image, b.op("Concat", lines, size, axis=0)))
-        apart = b.op("Reshape", seen, b.op("Concat", lines, b.integers([side.bins]), size, axis=0))
-        return b.op("ReduceSum", b.mul(apart, own(b)), b.integers([0]), keepdims=0)
+        whole = "rjch,nchw->nrjw" if side.side else "ricw,nchw->nrih"
+        seen = b.op("Einsum", spread(b, s, columns if side.side == 0 else rows), x, equation=whole)
+        return b.op("Einsum", seen, own(b), equation="nrih,nr->rih")
 
     def to_rois(b: Builder, s: str) -> str:
-        y1, y2 = rows.of_matrix(b, to_matrix(b, s, rows, columns))
-        x1, x2 = columns.of_matrix(b, to_matrix(b, s, columns, rows))
+        y1, y2 = rows.of_matrix(b, to_matrix(b, s, rows))
+        x1, x2 = columns.of_matrix(b, to_matrix(b, s, columns))
         return b.op("Concat", *(b.op("Unsqueeze", e, b.integers([1])) for e in (x1, y1, x2, y2)), axis=1)
 
     def forward(b: Builder, value: str, bias: str | None) -> str:
@@ -247,12 +244,19 @@ class _Corners:
     def sides(self) -> tuple[_Side, _Side]:
         return _Side(self.at, 0), _Side(self.at, 1)
 
+    @property
+    def bins(self) -> int:
+        return self.sides[0].bins * self.sides[1].bins
+
     def _joined(self, b: Builder, rows: str, columns: str, op: str = "Mul") -> str:
         """Every row with every column: [regions, bins, samples, corners] of either side."""
-        count = self.sides[0].bins * self.sides[1].bins
         rows = b.op("Unsqueeze", rows, b.integers([2, 4, 6]))
         columns = b.op("Unsqueeze", columns, b.integers([1, 3, 5]))
-        return b.op("Reshape", b.op(op, rows, columns), b.integers([0, count, -1]))
+        samples = [side.most(b, side.counts(b)) for side in self.sides]
+        corners = b.mul(b.mul(*samples), b.constant_int(4))
+        # Nothing but the number of regions is left open, since there may be none of them.
+        shape = b.op("Concat", b.integers([-1, self.bins]), b.op("Unsqueeze", corners, b.integers([0])), axis=0)
+        return b.op("Reshape", b.op(op, rows, columns), shape)
 
     def _two(self, b: Builder, low: str, high: str) -> str:
         last = b.integers([3])
@@ -352,7 +356,7 @@ class _Winners:
 
     def results(self, b: Builder, s: str) -> str:
         """A tensor of the result's shape."""
-        return b.op("Reshape", b.op("Transpose", s, perm=[1, 0, 2, 3]), b.integers([0, 0, -1, 1]))
+        return b.op("Reshape", b.op("Transpose", s, perm=[1, 0, 2, 3]), b.integers([0, -1, self.corners.bins, 1]))
 
 
 def _maximum(at: Situation) -> Linear:
@@ -362,7 +366,7 @@ def _maximum(at: Situation) -> Linear:
 
     def forward(b: Builder, value: str, bias: str | None) -> str:
         flat = b.mul(winners.read(b, value), winners.weight(b))
-        out = b.op("Transpose", b.op("Reshape", flat, b.integers([0, 0, *bins])), perm=[1, 0, 2, 3])
+        out = b.op("Transpose", b.op("Reshape", flat, b.integers([0, -1, *bins])), perm=[1, 0, 2, 3])
         return b.add(out, bias) if bias else out
 
     def to_x(b: Builder, s: str) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.operators.examples import Example, expect_derivative, expect_linear_map
+import onnxlrp
+from tests.operators.examples import GRADIENT, Example, expect_derivative, expect_linear_map
 from tests.operators.several import Several, applied, expect_closed_ledger, expect_gradient
+from tests.support.evaluate import run_onnxruntime
 from tests.support.explained import explain_seeded
 from tests.support.gradients import distinct
 from tests.support.models import Net
@@ -95,3 +97,21 @@ def test_regions_alone() -> None:
     )
     expect_gradient(case)
     expect_closed_ledger(case)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_there_may_be_no_regions(mode: str, ratio: int) -> None:
+    """A detector that sees nothing."""
+    net = Net(np.float32)
+    inputs = net.input("a", SHAPE), net.input("r", ["n", 4]), net.input("batch", ["n"], np.int64)
+    model = net.model(net.op("RoiAlign", *inputs, mode=mode, sampling_ratio=ratio, **OUT))
+    emitted = onnxlrp.convert(model, rules=GRADIENT, target="seed", inputs=("a", "r"))
+    feeds = {
+        "a": distinct(*SHAPE).astype(np.float32),
+        "r": np.zeros((0, 4), np.float32),
+        "batch": np.zeros(0, np.int64),
+    }
+    result = run_onnxruntime(emitted, {**feeds, "lrp_seed": np.zeros((0, 2, 2, 3), np.float32)})
+    np.testing.assert_array_equal(result["a_relevance"], np.zeros(SHAPE))
+    assert result["r_relevance"].shape == (0, 4)
