@@ -188,7 +188,7 @@ ALL = (
     Real("mnist-conv", digit),
     Real("mini-semantic", sentence),
     Real("basic-pitch", played, tuple(f"StatefulPartitionedCall:{i}" for i in range(3))),
-    Real("yunet", astronaut, ("cls_8", "obj_16", "bbox_32", "kps_8")),
+    Real("yunet", astronaut, ("cls_8", "obj_32", "bbox_32", "kps_8")),
     Real("ocr-detect", printed_page),
     Real("ocr-direction", printed_page),
     Real("ocr-recognise", line),
