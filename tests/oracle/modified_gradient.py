@@ -122,16 +122,16 @@ def rules(model: nn.Module, activations: tuple[type[nn.Module], ...], conservati
             del module.forward
 
 
-def token_relevance(model: nn.Module, run: Callable[[], Tensor], seed: Tensor, **how: Any) -> Tensor:
-    """Relevance of each token for sum(seed * output): that of its word embedding, summed over the width."""
+def token_relevance(reader: nn.Module, model: nn.Module, run: Callable[[], Tensor], seed: Tensor, **how: Any) -> Tensor:
+    """Relevance of each token that `reader` reads for sum(seed * output): that of its word embedding, summed up."""
     leaves: list[Tensor] = []
 
     def cut(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_(True))
         return leaves[-1]
 
-    table = model.get_input_embeddings().weight  # type: ignore[operator]
-    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight is table]
+    table = reader.get_input_embeddings().weight  # type: ignore[operator]
+    tables = [m for m in reader.modules() if isinstance(m, nn.Embedding) and m.weight is table]
     handles = [m.register_forward_hook(cut) for m in tables]
     try:
         with rules(model, **how):

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import activations
+from transformers.models.whisper import modeling_whisper
 
 #: Modules that are one function of one tensor, however they are written.
 ACTIVATIONS: tuple[type[nn.Module], ...] = tuple(
@@ -27,11 +28,15 @@ class Family:
         build: makes the model.
         output: what is explained, from what the model returns.
         image: side of the square image that it takes, None for token ids.
+        sound: (bands, frames) of the spectrogram that it takes.
+        with_decoder: whether ids of a decoder go with the explained ids of the encoder.
     """
 
     build: Callable[[], nn.Module]
     output: str = "last_hidden_state"
     image: int | None = None
+    sound: tuple[int, int] | None = None
+    with_decoder: bool = False
 
 
 class Runner(nn.Module):
@@ -41,9 +46,17 @@ class Runner(nn.Module):
         super().__init__()
         self.model, self.family = model, family
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if self.family.image is not None:
-            given: dict[str, Any] = {"input_features" if x.ndim == 3 else "pixel_values": x}
+    @property
+    def explained(self) -> nn.Module:
+        """The part whose token embeddings are explained."""
+        return self.model.encoder if self.family.with_decoder else self.model
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, decoder: Tensor | None = None) -> Tensor:
+        given: dict[str, Any]
+        if self.family.image is not None or self.family.sound is not None:
+            given = {"pixel_values" if self.family.image else "input_features": x}
+        elif self.family.with_decoder:
+            given = {"input_ids": x, "attention_mask": mask, "decoder_input_ids": decoder, "use_cache": False}
         else:
             given = {"input_ids": x, "attention_mask": mask}
         if self.family.output == "logits" and self.family.image is None:
@@ -99,7 +112,42 @@ _VISION = {
 }
 _RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4}
 _SWIN = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 4}
+_T5 = {
+    "vocab_size": _VOCABULARY,
+    "d_model": _WIDTH,
+    "d_kv": 8,
+    "d_ff": 24,
+    "num_layers": _LAYERS,
+    "num_heads": _HEADS,
+    "feed_forward_proj": "gated-gelu",
+}
+_BART = {
+    "vocab_size": _VOCABULARY,
+    "d_model": _WIDTH,
+    "encoder_layers": _LAYERS,
+    "decoder_layers": 1,
+    "encoder_attention_heads": _HEADS,
+    "decoder_attention_heads": _HEADS,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 24,
+}
 _GROUPED = {"num_key_value_heads": 1}
+
+
+def _whisper() -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.WhisperConfig(
+        num_mel_bins=8,
+        d_model=_WIDTH,
+        encoder_layers=_LAYERS,
+        encoder_attention_heads=_HEADS,
+        encoder_ffn_dim=24,
+        max_source_positions=6,
+        attn_implementation="eager",
+    )
+    return _shake(modeling_whisper.WhisperEncoder(config))
+
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(_text("BertConfig", "BertModel")),
@@ -135,19 +183,10 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3": Family(_text("Qwen3Config", "Qwen3ForCausalLM", **_GROUPED, head_dim=8), "logits"),
     "gemma": Family(_text("GemmaConfig", "GemmaForCausalLM", **_GROUPED, head_dim=8), "logits"),
     "phi": Family(_text("PhiConfig", "PhiForCausalLM", pad_token_id=0), "logits"),
-    "t5-encoder": Family(
-        _named(
-            "T5Config",
-            "T5EncoderModel",
-            vocab_size=_VOCABULARY,
-            d_model=_WIDTH,
-            d_kv=8,
-            d_ff=24,
-            num_layers=_LAYERS,
-            num_heads=_HEADS,
-            feed_forward_proj="gated-gelu",
-        )
-    ),
+    "t5-encoder": Family(_named("T5Config", "T5EncoderModel", **_T5)),
+    "t5": Family(_named("T5Config", "T5Model", **_T5), with_decoder=True),
+    "bart": Family(_named("BartConfig", "BartModel", **_BART), with_decoder=True),
+    "whisper-encoder": Family(_whisper, sound=(8, 12)),
     "clip-text": Family(_text("CLIPTextConfig", "CLIPTextModel", eos_token_id=2)),
     "clip-vision": Family(_named("CLIPVisionConfig", "CLIPVisionModel", **_VISION), image=16),
     "vit": Family(_named("ViTConfig", "ViTModel", **_VISION), image=16),
@@ -175,8 +214,13 @@ def case(name: str) -> Case:
     if family.image is not None:
         side = family.image
         return Case(runner, (torch.randn(2, 3, side, side, generator=generator),), ("image",))
+    if family.sound is not None:
+        return Case(runner, (torch.randn(2, *family.sound, generator=generator),), ("sound",))
     ids = torch.randint(3, _VOCABULARY, (2, 7), generator=generator)
     mask = torch.ones(2, 7, dtype=torch.long)
     if family.output != "logits":
         mask[1, 5:] = 0
+    if family.with_decoder:
+        decoder = torch.randint(3, _VOCABULARY, (2, 7), generator=generator)
+        return Case(runner, (ids, mask, decoder), ("ids", "mask", "decoder"))
     return Case(runner, (ids, mask), ("ids", "mask"))
