@@ -116,7 +116,7 @@ class Builder:
         """A builder for a subgraph: its nodes are a list of their own, constants and names are shared."""
         inner = Builder(graph)
         inner.constants, inner._constant_names = self.constants, self._constant_names
-        inner.hoisted = self.hoisted
+        inner.hoisted, inner.widens = self.hoisted, self.widens
         inner._dtypes, inner._names = self._dtypes, self._names
         inner._scope = scope
         return inner
