@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxlrp.graph.view import Dim, Graph, Shape, attribute_value, captured_names
+from onnxlrp.graph.view import Dim, Graph, Node, Shape, attribute_value, captured_names
 
 Array = np.ndarray[Any, Any]
 
@@ -222,8 +222,8 @@ class Builder:
         """Like `op` for a node with several outputs."""
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
-        if self.widens and op not in _TAKES_NARROW:
-            inputs = tuple(self._widened(i) for i in inputs)
+        if op not in _TAKES_NARROW:
+            inputs = tuple(self.wide(i) for i in inputs)
         attributes = {k: v for k, v in attributes.items() if v is not None}
         key = (domain, op, inputs, outputs, repr(sorted(attributes.items())))
         known = self._known.get(key)
@@ -262,9 +262,18 @@ class Builder:
         """Initializers of subgraphs, to stand beside those of the main graph."""
         self.hoisted.update({t.name: t for t in tensors})
 
-    def _widened(self, tensor: str) -> str:
-        narrow = bool(tensor) and self.own_dtype(tensor) in NARROW_TYPES
+    def wide(self, tensor: str) -> str:
+        """The tensor as it is read here: a narrow one in float32."""
+        narrow = self.widens and bool(tensor) and self.own_dtype(tensor) in NARROW_TYPES
         return self.op("Cast", tensor, to=int(TensorProto.FLOAT)) if narrow else tensor
+
+    def rerun(self, node: Node) -> str:
+        """The output of a node that picks among its inputs, equal to what it picked as this is read.
+
+        A runtime that computes in float32 rounds a narrow output, but not always the inputs, and then it equals none.
+        """
+        narrow = self.own_dtype(node.outputs[0]) in NARROW_TYPES
+        return self.op(node.op, *node.inputs, **node.attributes) if narrow else node.outputs[0]
 
     def cast(self, tensor: str, dtype: int) -> str:
         """The tensor in another element type; itself where it has that type."""

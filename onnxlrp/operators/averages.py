@@ -170,7 +170,7 @@ def _to_first(b: Builder, over: Reduction, r: str) -> str:
     count = b.op("Squeeze", b.element_count(x))
     counted = b.op("Range", b.constant_int(0), count, b.constant_int(1))
     numbers = b.op("Reshape", counted, b.shape_of(x))
-    equal = b.op("Equal", x, over.restored(b, over.at.y))
+    equal = b.op("Equal", x, over.restored(b, b.rerun(over.at.node)))
     candidates = b.where(equal, numbers, b.constant_int(np.iinfo(np.int64).max))
     first = over.run(b, "ReduceMin", candidates, keepdims=True)
     return b.where(b.op("Equal", numbers, first), over.restored(b, r), b.scalar(0.0, r))

@@ -56,12 +56,12 @@ def max_min(at: Situation) -> Selection:
     y, operands = at.y, at.node.inputs
 
     def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
-        r = given[y]
+        r, top = given[y], b.rerun(at.node)
         zero = b.scalar(0.0, r)
         shares: dict[str, list[str]] = {}
         earlier: str | None = None
         for x in operands:
-            equal = b.op("Equal", x, y)
+            equal = b.op("Equal", x, top)
             wins = equal if earlier is None else b.op("And", equal, b.op("Not", earlier))
             earlier = equal if earlier is None else b.op("Or", earlier, equal)
             if x in at.active:

@@ -237,7 +237,7 @@ def _run(
     direction = int(s.backwards and not turned)
     results = b.append(
         "Scan",
-        (*initial, x),
+        tuple(b.wide(tensor) for tensor in (*initial, x)),
         [*types, b.dtype(x)],
         body=_body(stem, inner, [*states, element], [*following, out]),
         num_scan_inputs=1,

@@ -133,15 +133,15 @@ def _written(places: _Places) -> Selection:
 
 def _extreme(places: _Places) -> Selection:
     """Max or min: to the data where it wins, otherwise to the first of the updates that win."""
-    y = places.at.y
+    node = places.at.node
 
     def stays(b: Builder) -> str:
-        return b.op("Equal", places.data, y)
+        return b.op("Equal", places.data, b.rerun(node))
 
     def to_updates(b: Builder, r: str) -> str:
         zero = b.scalar(0.0, r)
         back = places.read(b, b.where(stays(b), zero, r))
-        wins = b.op("Equal", places.updates, places.read(b, y))
+        wins = b.op("Equal", places.updates, places.read(b, b.rerun(node)))
         if not places.distinct:
             numbers = places.numbers(b)
             none_yet = np.full((1,), _NONE_YET, np.int64)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxlrp.emit.builder import Builder, Emitted
+from onnxlrp.emit.builder import NARROW_TYPES, Builder, Emitted
 from onnxlrp.graph.surgeon import constant_proto, node_proto
 from onnxlrp.graph.view import Graph, Node
 from onnxlrp.operators.behaviour import Refusal
@@ -94,16 +94,25 @@ def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProt
             return reading.declared.read(declaration, node, reading.graph, b)
     active = frozenset(i for i in node.inputs if i and not reading.facts.is_constant(i))
     mark = len(b.nodes)
-    with b.scope(f"{SCOPE}/{node.name}"), b.afresh(), b.in_model_type():
+    with b.scope(f"{SCOPE}/{node.name}"), b.afresh():
         found = lower(Situation(node, reading.graph, reading.facts, active), b)
         if found is None or isinstance(found, Refusal):
             del b.nodes[mark:]
             return None
+        found = [
+            _in_type_of(b, reading.graph, tensor, output) for tensor, output in zip(found, node.outputs, strict=False)
+        ]
         made = [proto_of(emitted) for emitted in b.nodes[mark:]]
         for number, (tensor, output) in enumerate(zip(found, node.outputs, strict=False)):
             if tensor and output and not _made_as(made, tensor, output):
                 made.append(node_proto("Identity", b.unique(f"is/{number}"), [tensor], [output], {}))
     return made
+
+
+def _in_type_of(b: Builder, graph: Graph, tensor: str, output: str) -> str:
+    """A new tensor in the element type of the model's tensor that it stands for; it was computed in float32."""
+    kind = graph.dtype(output) if output else 0
+    return b.cast(tensor, kind) if tensor and kind in NARROW_TYPES else tensor
 
 
 def _made_as(made: Sequence[onnx.NodeProto], tensor: str, output: str) -> bool:
