@@ -97,7 +97,7 @@ def dequantize_linear(at: Situation) -> Coded | Refusal:
 def quantize_linear(at: Situation) -> Coded | Refusal:
     x, code = at.node.inputs[0], _own_code(at.node)
     real = _real_numbers(at.graph, at.y)
-    return _read_as_they_are(at) if real is None else Coded(x, at.y, real, _cut(at, code))
+    return _read_as_they_are(at) if real is None else Coded(x, at.y, real, _cut(at, code, real))
 
 
 @register("DynamicQuantizeLinear", "movement", _STRAIGHT, "1; the scale is held constant", codes=(0,))
@@ -114,16 +114,18 @@ def _read_as_they_are(at: Situation) -> Refusal:
     )
 
 
-def _cut(at: Situation, code: Code) -> Callable[[Builder, str], str]:
+def _cut(at: Situation, code: Code, real: str) -> Callable[[Builder, str], str]:
     """The derivative of saturation, as far as it is one: where 0 is the smallest number of the code (or the largest),
     cutting off is how a quantised network writes a Relu. Elsewhere saturation is passed over.
+
+    The integers say where it is cut off, so that what was rounded need not be computed again.
     """
-    x, limits = at.node.inputs[0], bounds(at.graph, code, at.node)
+    limits = bounds(at.graph, code, at.node)
     zero = at.facts.scalar(code.zero) if code.zero else 0.0
-    if limits is None or zero not in limits or at.facts.nonnegative(x):
+    if limits is None or zero not in limits or at.facts.nonnegative(at.node.inputs[0]):
         return lambda b, g: g
     side = "Greater" if zero == limits[0] else "Less"
-    return lambda b, g: b.mask(b.op(side, x, b.scalar(0.0, x)), g)
+    return lambda b, g: b.mask(b.op(side, real, b.scalar(0.0, real)), g)
 
 
 # -- integers in between -----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from onnxlrp.check.save import save
 from onnxlrp.check.strip import strip
 from onnxlrp.compile import LEDGER_OUTPUT, Converted, Request, compile_model, suffix
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, is_added_input
-from onnxlrp.errors import UsageError
+from onnxlrp.errors import ModelReadError, UsageError
 from onnxlrp.graph.view import Graph
 from onnxlrp.planning.target import TargetLike, parse_target, resolve_outputs
 from onnxlrp.read import structure
@@ -144,6 +144,18 @@ def _session(model: onnx.ModelProto, source: Source, optimised: bool, providers:
         return open_session(path, providers, optimised=optimised)
 
 
+def _ledger_session(model: onnx.ModelProto, source: Source, providers: Sequence[str] | None) -> Any:
+    """A session for a model that returns its ledger, for which nearly every tensor is read.
+
+    onnxruntime 1.32 then cannot optimise models in int8: where the floats of a MaxPool behind a DequantizeLinear are
+    read, it puts in a QuantizeLinear of another type than its zero point.
+    """
+    try:
+        return _session(model, source, True, providers)
+    except ModelReadError:
+        return _session(model, source, False, providers)
+
+
 def _run(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
     names = [o.name for o in session.get_outputs()]
     try:
@@ -226,7 +238,7 @@ def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers:
     relevance = {n: a for n, a in results[True].items() if n not in names}
     checks.append(_finite_check(relevance))
     rows = _run(
-        _session(kept.model, subject.source, True, providers),
+        _ledger_session(kept.model, subject.source, providers),
         _with_added_inputs(kept.model, feeds, explained),
     )
     ledger, worst = _ledger_check(kept, rows[LEDGER_OUTPUT])

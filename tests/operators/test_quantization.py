@@ -24,7 +24,8 @@ def quantised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def _relevance(model: onnx.ModelProto, rules: str) -> Array:
     emitted = onnxlrp.convert(model, rules=rules, target="seed")
-    return run_onnxruntime(emitted, {"x": DATA, "lrp_seed": SEED})["x_relevance"]
+    # Optimised, onnxruntime runs QDQ as integer kernels, whose results may differ by one step from the floats'.
+    return run_onnxruntime(emitted, {"x": DATA, "lrp_seed": SEED}, optimised=False)["x_relevance"]
 
 
 def test_the_derivative_is_that_of_the_network_with_its_rounding_held_constant(quantised: onnx.ModelProto) -> None:

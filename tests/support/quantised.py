@@ -108,7 +108,8 @@ def straight(model: ModelProto, x: Array) -> Straight:
             for integers in (f"{name}_quantized", f"{name}_QuantizeLinear_Output"):
                 if integers in values:
                     scale, zero = written_with.get(integers, (f"{name}_scale", f"{name}_zero_point"))
-                    rounding[name] = _rounding(value, values[integers], values[scale], values[zero])
+                    relu = name.startswith(("relu", "conv"))
+                    rounding[name] = _rounding(value, values[integers], values[scale], values[zero], relu)
                     return rounding[name](value)
         return value
 
@@ -116,15 +117,15 @@ def straight(model: ModelProto, x: Array) -> Straight:
     return Straight(weights, rounding)
 
 
-def _rounding(value: Array, integers: Array, scale: Array, zero: Array) -> Callable[[Array], Array]:
+def _rounding(value: Array, integers: Array, scale: Array, zero: Array, relu: bool) -> Callable[[Array], Array]:
     real = float(scale) * (integers.astype(np.float64) - float(zero)).reshape(value.shape)
     limits = np.iinfo(integers.dtype)
-    # Where 0 is the smallest number of the code, negative values are cut off as by a Relu.
-    floor = 0.0 if float(zero) == limits.min else -np.inf
-    error = real - np.maximum(value, floor)
+    # Behind a layer, where 0 is the smallest number of the code, that integer is what a Relu makes: a constant.
+    cut = (relu & (float(zero) == limits.min) & (integers == limits.min)).reshape(value.shape)
+    error = real - value
     inside = ((limits.min < integers) & (integers < limits.max)).reshape(value.shape)
     assert np.abs(error[inside]).max() < 1.01 * float(scale), "the replica computes something else than the model"
-    return lambda t: np.maximum(t, floor) + error
+    return lambda t: np.where(cut, real, t + error)
 
 
 def _weight(values: Mapping[str, Array], name: str) -> Array:
