@@ -29,6 +29,11 @@ _SIGNED = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
 FORMATS: Mapping[str, Mapping[str, Any] | None] = {
     "qdq": {"quant_format": QuantFormat.QDQ},
     "qdq-per-channel": {"quant_format": QuantFormat.QDQ, "per_channel": True, **_SIGNED},
+    "qdq-unsigned": {
+        "quant_format": QuantFormat.QDQ,
+        "activation_type": QuantType.QUInt8,
+        "weight_type": QuantType.QInt8,
+    },
     "qoperator": {"quant_format": QuantFormat.QOperator},
     "qoperator-per-channel": {"quant_format": QuantFormat.QOperator, "per_channel": True, **_SIGNED},
     "dynamic": None,
