@@ -30,6 +30,7 @@ RANDOM = frozenset(
 _MOVEMENT = (
     *("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Slice"),
     *("Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Split"),
+    *("Compress", "ReverseSequence", "TopK", "Unique"),
 )
 #: Constant expressions above this many elements are left to the runtime.
 _FOLD_LIMIT = 1 << 16
@@ -378,6 +379,11 @@ def _decoded(facts: Facts, node: Node) -> Range:
     return Range(0.0, np.inf) if zero == limits[0] or before.low >= 0 else UNBOUNDED
 
 
+def _sampled(facts: Facts, node: Node) -> Range:
+    """Cubic interpolation overshoots; outside of the input there are zeros."""
+    return UNBOUNDED if "cubic" in node.attribute("mode", "linear") else _hull_with_zero(facts, node)
+
+
 _RANGES: Mapping[str, RangeOf] = {
     "DequantizeLinear": _decoded,
     "Relu": _relu,
@@ -418,5 +424,12 @@ _RANGES: Mapping[str, RangeOf] = {
     "ReduceSum": _sum_of_nonnegative,
     "LRN": _sum_of_nonnegative,
     "Resize": _resize,
+    "CumSum": _sum_of_nonnegative,
+    "Col2Im": _sum_of_nonnegative,
+    "Trilu": _hull_with_zero,
+    "CenterCropPad": _hull_with_zero,
+    "MaxUnpool": _hull_with_zero,
+    "GridSample": _sampled,
+    "RoiAlign": _hull_with_zero,
     **dict.fromkeys(_MOVEMENT, _same),
 }

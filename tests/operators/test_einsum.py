@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import onnxlrp
 from tests.operators.examples import Example, expect_linear_map
@@ -140,3 +142,24 @@ def test_three_operands_are_two_pairs_of_one_node() -> None:
     pairs = [step for step in plan.steps if step.operator == "Einsum"]
     assert len(pairs) == 2
     assert all("node_einsum0" in step.nodes[-1] for step in pairs)
+
+
+@st.composite
+def equations(draw: st.DrawFn) -> str:
+    """Any equation of one to three operands over four letters, with repeated, summed and shared ones."""
+    operands = draw(st.lists(st.text("abcd", min_size=1, max_size=3), min_size=1, max_size=3))
+    letters = sorted(set("".join(operands)))
+    result = draw(st.lists(st.sampled_from(letters), unique=True, max_size=3))
+    return f"{','.join(operands)}->{''.join(result)}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(equations())
+def test_any_equation(equation: str) -> None:
+    """In float64 alone: onnxruntime refuses some diagonals."""
+    sizes = {"a": 2, "b": 3, "c": 1, "d": 2}
+    operands = equation.partition("->")[0].split(",")
+    data = {f"x{i}": distinct(*(sizes[c] for c in letters), seed=i) for i, letters in enumerate(operands)}
+    case = Several(data, applied("Einsum", equation=equation), len(equation.partition("->")[2]), runs=False)
+    expect_gradient(case, dynamic=len(equation) % 2 == 0, tolerance=1e-6)
+    expect_closed_ledger(case)

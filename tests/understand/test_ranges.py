@@ -73,6 +73,20 @@ OPERATORS = [
     'z = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(a, "", scales)',
     'z = Resize<mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize",'
     " extrapolation_value = 9.0>(a, roi, scales)",
+    "f = Flatten(a) d = Constant<value = int64 {1}>() z = CumSum<exclusive = 1>(f, d)",
+    "z = Trilu<upper = 0>(a)",
+    "n = Shape<start = 1>(b) m = Add(n, n) z = CenterCropPad<axes = [1, 2, 3]>(a, m)",
+    "l = Constant<value = int64[4] {3, 1, 4, 2}>() z = ReverseSequence<time_axis = 3, batch_axis = 2>(a, l)",
+    "k = Constant<value = int64[1] {2}>() z, i = TopK(a, k)",
+    "z = Unique(a)",
+    "c = Constant<value = int64[4] {0, 1, 1, 0}>() d = Cast<to = 9>(c) z = Compress<axis = 3>(a, d)",
+    "p, i = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)"
+    " z = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2]>(p, i)",
+    *(
+        f'z = GridSample<mode = "{mode}", padding_mode = "{pad}">(a, grid)'
+        for mode in ("linear", "nearest", "cubic")
+        for pad in ("zeros", "border")
+    ),
     "z = Identity(a)",
     "z = Dropout(a)",
     "z = Dropout(a, ratio, yes)",
@@ -103,6 +117,7 @@ CONSTANTS: dict[str, Any] = {
     "scales": np.array([1, 1, 1.5, 1.5], np.float32),
     "one": np.array([1]),
     "two": np.array([2]),
+    "grid": np.array([[[[-1.5, -0.75], [0.0, 0.5]], [[0.625, 1.25], [-0.375, 0.875]]]]),
     "yes": np.array(True),
     "no": np.array(False),
     "mask": np.array([[[[True, False, True, False]]]]),
