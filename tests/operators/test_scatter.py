@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import onnxlrp
 from tests.operators.several import Several, applied, expect_closed_ledger, expect_gradient
@@ -130,6 +132,27 @@ def test_the_factors_of_a_place_share_equally(fixed: bool, tmp_path: Path) -> No
     share = explained.seeded / np.array([[2, 2, 2, 1], [2, 1, 1, 3]])
     assert relative_l2(explained.relevance["a"], share) < 1e-9
     assert relative_l2(explained.relevance["b"], np.take_along_axis(share, TWICE % 4, axis=1)) < 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    reduction=st.sampled_from(REDUCTIONS),
+    op=st.sampled_from(["ScatterElements", "ScatterND"]),
+    fixed=st.booleans(),
+    draws=st.lists(st.integers(-3, 2), min_size=4, max_size=4),
+)
+def test_any_places(reduction: str, op: str, fixed: bool, draws: list[int]) -> None:
+    """Four updates of three rows: some place is always named twice."""
+    data = {"a": distinct(3, 2, seed=1), "b": distinct(4, 2, seed=2)}
+    places = np.array(draws)[:, None]
+    indices = np.repeat(places, 2, axis=1) if op == "ScatterElements" else places
+
+    def build(net: Net, a: str, b: str, at: str = "") -> str:
+        return net.op(op, a, at or net.constant(indices), b, reduction=reduction)
+
+    case = Several(data, build, 2, {} if fixed else {"at": indices}, frozen=("b",))
+    expect_gradient(case)
+    expect_closed_ledger(case)
 
 
 def test_zeros_among_the_factors_are_not_divided_by() -> None:
