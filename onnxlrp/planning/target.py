@@ -17,6 +17,7 @@ _HEADS = {
     "LogSoftmax": "relevance starts at the logits before it",
     "Sigmoid": "relevance starts at the logit before it",
     "ArgMax": "relevance starts at the scores that it chooses from",
+    "QuantizeLinear": "relevance starts at the real numbers that it rounds",
     "ai.onnx.ml.Normalizer": "relevance starts at the scores before it",
     "ai.onnx.ml.ZipMap": "relevance starts at the scores that it names",
 }

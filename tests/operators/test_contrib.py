@@ -15,6 +15,7 @@ import onnxlrp
 from onnxlrp.errors import ConversionError
 from tests.support.contrib import data, expect_derivative, one_operator
 from tests.support.evaluate import relative_l2, run_onnxruntime
+from tests.support.gradients import central_gradient
 from tests.support.models import Net
 
 Array = np.ndarray
@@ -176,6 +177,33 @@ def _packed(values: Array, bits: int) -> Array:
     if bits == 8:
         return values.astype(np.uint8)
     return (values[..., ::2] + 16 * values[..., 1::2]).astype(np.uint8)
+
+
+def test_embedding_with_its_normalisation() -> None:
+    """Token ids get the relevance of their row in the table of words."""
+    words, places, kinds = (_RNG.normal(size=(n, 4)).astype(np.float32) for n in (7, 5, 2))
+    shift = np.zeros(4, np.float32)
+    constants = {"words": words, "places": places, "kinds": kinds, "gamma": GAMMA, "beta": shift}
+    made = one_operator(
+        "EmbedLayerNormalization",
+        (2, 3),
+        "x s words places kinds gamma beta",
+        constants,
+        outputs="y mask",
+        epsilon=1e-3,
+    )
+    for name in ("x", "s"):
+        kind = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT32, [2, 3])
+        made.graph.input.append(kind)
+    del made.graph.input[0]
+    ids, segments = np.array([[1, 6, 2], [0, 0, 5]], np.int32), np.array([[0, 0, 1], [1, 0, 1]], np.int32)
+    rest, seed = places[:3] + kinds[segments], _RNG.normal(size=(2, 3, 4)).astype(np.float32)
+    looked_up = words[ids].astype(float)
+    gradient = central_gradient(lambda at: float((seed * _layer_norm(at["e"] + rest)).sum()), {"e": looked_up}, "e")
+    emitted = onnxlrp.convert(made, rules="gradient-x-input", target="seed", inputs=("x",))
+    found = run_onnxruntime(emitted, {"x": ids, "s": segments, "lrp_seed": seed})
+    assert relative_l2(found["y"], _layer_norm(looked_up + rest)) < 1e-5, "what onnxruntime computes"
+    assert relative_l2(found["x_relevance"], (looked_up * gradient).sum(axis=-1)) < 1e-5
 
 
 def test_what_is_not_taken_apart_says_why() -> None:

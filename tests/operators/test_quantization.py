@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -143,3 +145,15 @@ def test_a_head_is_stepped_over_behind_its_rounding(quantised: onnx.ModelProto) 
     plan = onnxlrp.plan(headed, rules="epsilon")
     assert any("the head" in note and "logits" in note for note in plan.notes)
     assert relative_l2(_relevance(headed, "epsilon"), _relevance(quantised, "epsilon")) < 1e-6
+
+
+def test_a_network_that_returns_integers_is_explained_from_the_numbers_they_stand_for(tmp_path: Path) -> None:
+    model = quantise(float_network(), "qoperator", tmp_path)
+    integers = onnx.ModelProto()
+    integers.CopyFrom(model)
+    last = integers.graph.node.pop()
+    assert last.op_type == "DequantizeLinear"
+    integers.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.INT8, None))
+    plan = onnxlrp.plan(integers, rules="epsilon")
+    assert any("real numbers that it rounds" in note for note in plan.notes)
+    assert relative_l2(_relevance(integers, "gradient-x-input"), _relevance(model, "gradient-x-input")) < 1e-6
