@@ -31,6 +31,7 @@ def test_defaults_are_left_to_the_api(run: Run, received: dict[str, Any]) -> Non
 
 def test_everything_that_is_stated_arrives(run: Run, received: dict[str, Any]) -> None:
     stated = "--rules mine.toml --input a --input b --output x --output y --target 7 --axis 0 --on-demand"
+    stated += " --relevance-type model"
     run("plan", "m.onnx", *stated.split())
     assert received == {
         "arguments": ("m.onnx",),
@@ -40,6 +41,7 @@ def test_everything_that_is_stated_arrives(run: Run, received: dict[str, Any]) -
         "target": 7,
         "axis": 0,
         "on_demand": True,
+        "relevance_type": "model",
     }
 
 
