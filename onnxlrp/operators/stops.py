@@ -15,6 +15,8 @@ _REASONS = {
     "a step function: its derivative is zero almost everywhere": "Sign Ceil Floor Round",
     "bits, not a value": "BitCast",
     "integer logic": "BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor",
+    "text, or counted from text": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",
+    "made from a coded file": "ImageDecoder",
     "made without data": "Constant ConstantOfShape EyeLike RandomNormal RandomNormalLike RandomUniform"
     " RandomUniformLike Bernoulli Multinomial",
 }
