@@ -14,16 +14,17 @@ ParameterKind = Literal["number", "choice", "bound"]
 
 #: What a step can be, as far as rules are concerned (`kind` in a rule table).
 KINDS: Mapping[str, str] = {
-    "linear": "weighted linear layers: Conv, ConvTranspose, Gemm, MatMul with a constant",
+    "linear": "weighted linear layers: Conv, ConvTranspose, Gemm, MatMul or Einsum with a constant",
     "affine": "element-wise scale and shift: a BatchNormalization that could not be merged, Mul by a constant",
-    "average": "linear without learned weights: average pooling, ReduceMean, ReduceSum, Resize with interpolation",
+    "average": "linear without learned weights: average pooling, ReduceMean, ReduceSum, CumSum, interpolation (Resize,"
+    " GridSample, RoiAlign), DFT, STFT",
     "sum": "sums of several tensors: Add, Sub, Sum, Mean",
     "activation": "element-wise functions of one tensor: Relu, Sigmoid, Gelu, ...",
     "normalization": "InstanceNormalization, GroupNormalization, LayerNormalization, LRN: statistics of the data",
     "product": "products and quotients of two tensors that both depend on the input: gates, attention",
-    "max": "winner-takes-all: MaxPool, GlobalMaxPool, ReduceMax, Max, Min",
+    "max": "winner-takes-all: MaxPool, GlobalMaxPool, ReduceMax, Max, Min, TopK",
     "tree": "ensembles of decision trees",
-    "movement": "values moved without change: Reshape, Concat, Slice, Pad, Gather, ...",
+    "movement": "values moved without change: Reshape, Concat, Slice, Pad, Gather, Scatter, ...",
 }
 
 
