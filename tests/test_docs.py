@@ -41,10 +41,7 @@ def blocks(page: str) -> Iterator[Block]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a reader has: models/, the command onnxlrp, and the model.onnx and cat.jpg that README speaks of."""
-    (tmp_path / "models").mkdir()
-    shutil.copy(ROOT / "models" / "mnist-conv.onnx", tmp_path / "models")
-    for name in ("digits", "photos"):
-        shutil.copytree(ROOT / "models" / name, tmp_path / "models" / name)
+    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("cache"))
     shutil.copy(ROOT / "models" / "photos" / "cat.jpg", tmp_path / "cat.jpg")
     onnx.save(image_classifier(), tmp_path / "model.onnx")
     command = tmp_path / "bin" / "onnxlrp"
