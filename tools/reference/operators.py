@@ -16,6 +16,7 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_resize import Resize as StandardResize
 
+from reference.attention import ATTENTION
 from reference.control import CONTROL
 from reference.recurrent import RECURRENT
 from reference.sampling import SAMPLING
@@ -370,4 +371,5 @@ OPERATORS: tuple[type[OpRun], ...] = (
     *CONTROL.values(),
     *RECURRENT,
     *SAMPLING,
+    *ATTENTION,
 )

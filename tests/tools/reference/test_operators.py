@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
+from onnx.backend.test.loader import load_model_tests
 
 from tests.support.evaluate import relative_l2, run_onnxruntime, run_reference
 from tests.support.linear_cases import CONVOLUTIONS
@@ -142,3 +143,19 @@ def test_gather_elements(shape: tuple[int, ...], axis: int) -> None:
     model = net.model(net.op("GatherElements", net.input("x", shape), net.constant(at), axis=axis))
     (ours,), (theirs,) = (run(model, {"x": x}).values() for run in (run_reference, run_onnxruntime))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def _standard(*ops: str) -> list[Any]:
+    """The standard's own cases of operators that onnxruntime does not have."""
+    cases = load_model_tests(kind="node")
+    return [c for c in cases if c.model.graph.node[0].op_type in ops and len(c.model.graph.node) == 1]
+
+
+@pytest.mark.parametrize("op", ["LinearAttention", "CausalConvWithState"])
+def test_recurrent_attention_against_the_cases_of_the_standard(op: str) -> None:
+    for case in _standard(op):
+        inputs, outputs = case.data_sets[0]
+        feeds = dict(zip((i.name for i in case.model.graph.input), inputs, strict=True))
+        found = run_reference(case.model, feeds).values()
+        for ours, theirs in zip(found, outputs, strict=True):
+            np.testing.assert_allclose(ours.astype(np.float64), theirs.astype(np.float64), rtol=2e-2, atol=2e-3)
