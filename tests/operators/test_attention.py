@@ -13,7 +13,7 @@ import onnxlrp
 from onnxlrp.errors import ConversionError
 from tests.operators.examples import GRADIENT, expect_derivatives
 from tests.support.case import Case
-from tests.support.evaluate import relative_l2, run_onnxruntime
+from tests.support.evaluate import reference, relative_l2, run_onnxruntime, to_float64
 from tests.support.explained import explain_seeded
 from tests.support.gradients import distinct
 from tests.support.models import Net
@@ -152,6 +152,35 @@ def test_masks_by_infinity_leave_float32_finite(rules: str) -> None:
     for name in "abc":
         assert np.isfinite(found[f"{name}_relevance"]).all()
         assert found[f"{name}_relevance"].any()
+
+
+def test_rows_that_a_network_sorts_out_itself_stay_finite() -> None:
+    """A row of which everything is masked has no softmax; networks put zeros in its place."""
+    mask = np.where(BOOL_MASK, 0.0, -np.inf)
+    mask[1] = -np.inf
+    net = Net(np.float32)
+    q, k, v = (net.input(n, s) for n, s in zip("abc", (Q, K, V), strict=True))
+    scores = net.op("Mul", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2])), net.constant(0.5))
+    probabilities = net.op("Softmax", net.op("Add", scores, net.constant(mask)))
+    guarded = net.op("Where", net.constant(np.isneginf(mask).all(1)[:, None]), net.constant(0.0), probabilities)
+    emitted = onnxlrp.convert(net.model(net.op("MatMul", guarded, v)), rules=GRADIENT, target="seed")
+    one = attended(Q, K, V, mask=mask)
+    explained = explain_seeded(one.model(), GRADIENT, one.feeds())
+    feeds = {n: x.astype(np.float32) for n, x in one.feeds().items()}
+    found = run_onnxruntime(emitted, {**feeds, "lrp_seed": explained.seed.astype(np.float32)})
+    for name in "abc":
+        assert relative_l2(found[f"{name}_relevance"], explained.relevance[name]) < 1e-5
+
+
+def test_the_ledger_closes_over_masks() -> None:
+    """What an infinite mask keeps is nothing, and not no number."""
+    model = _written_out(np.where(BOOL_MASK, 0.3, -np.inf))
+    emitted = onnxlrp.convert(model, rules="epsilon", target="seed", ledger=True)
+    feeds = {**CASES["plain"].feeds(), "lrp_seed": np.ones((1, 2, 3, 2))}
+    ledger = reference(to_float64(emitted))(feeds)["lrp_ledger"]
+    arrived, gone, mass = ledger[:, 0], ledger[:, 1:6].sum(axis=1), ledger[:, 6]
+    assert np.isfinite(ledger).all() and mass.any()
+    np.testing.assert_allclose(arrived, gone, atol=1e-9 * mass.max())
 
 
 def test_unknown_heads_are_refused() -> None:

@@ -42,3 +42,12 @@ def test_logarithms_of_probabilities_are_a_further_output() -> None:
         return net.op("Add", loss, f"{loss}_1")
 
     expect_derivatives(Case(((3, 4, 2),), build, 3))
+
+
+def test_logarithms_of_probabilities_may_be_what_is_explained() -> None:
+    """They are no head of the model's own, and are explained as they are."""
+
+    def build(net: Net, x: str) -> str:
+        return f"{net.op('SoftmaxCrossEntropyLoss', x, net.constant(LABELS), outputs=2)}_1"
+
+    expect_derivatives(Case(((3, 4, 2),), build, 3))

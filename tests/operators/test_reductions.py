@@ -127,3 +127,11 @@ def test_shares_of_a_determinant() -> None:
     explained = explain_seeded(model, "epsilon", {"a": a})
     expected = a * np.linalg.inv(a).T * np.linalg.det(a) / 3 * explained.seed
     assert relative_l2(explained.relevance["a"], expected) < 1e-4
+
+
+@pytest.mark.parametrize("op", ["ReduceProd", "ReduceLogSumExp"])
+def test_a_reduction_of_nothing_is_a_constant(op: str) -> None:
+    net = Net(np.float32)
+    x = net.input("a", (2, 0, 3))
+    steps = onnxlrp.plan(net.model(net.op(op, x, net.constant(np.array([1])))), rules="epsilon").steps
+    assert [step.rule for step in steps] == ["stop"]
