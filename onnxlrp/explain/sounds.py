@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -109,40 +109,55 @@ def explain_sounds(
 
 @dataclass(frozen=True)
 class _Found:
-    """Relevance of all windows, [windows, maps, rows, time], and what the model said about each window."""
+    """Relevance of all windows, [windows, maps, rows, time], and what the model said about each window.
+
+    `whole`: the windows are no batch: the model reads them as one sequence, and gives one answer for all of them.
+    """
 
     relevance: np.ndarray
     answers: tuple[Answer, ...]
-    notes: tuple[str, ...]
+    whole: bool
+    notes: tuple[str, ...] = ()
 
 
 def _through(explainer: Explainer, prepared: PreparedSound, job: Job, others: Mapping[str, np.ndarray]) -> _Found:
     """Run all windows, as many at once as the model's batch and the memory allow."""
-    relevance: list[np.ndarray] = []
-    answers: list[Answer] = []
-    sound_input = prepared.sound_input
-    groups = list(_groups(prepared))
-    for group in groups:
-        count = len(group)
-        size = sound_input.batch or count
-        feed = np.concatenate([group, np.repeat(group[-1:], size - count, axis=0)]) if sound_input.batched else group[0]
-        found = run(explainer, job, {sound_input.name: feed, **others})
-        maps = found.relevance[sound_input.name] if sound_input.batched else found.relevance[sound_input.name][None]
-        if job.maps is None:
-            maps = maps[:, None]
-        relevance += [np.stack([sound_input.rows_of(one) for one in several]) for several in maps[:count]]
-        answers += [answer_of(found, i, size if sound_input.batched else -1) for i in range(count)]
+    groups = _groups(prepared)
     notes = prepared.clip.notes
-    if len(groups) > 1 and sound_input.batch is None:
-        notes = (*notes, f"run in {len(groups)} parts, because all windows at once would need much memory")
-    return _Found(np.stack(relevance), tuple(answers), notes)
+    found = [_group(explainer, prepared, groups[0], job, others)]
+    if prepared.sound_input.batched and prepared.sound_input.batch is None and len(groups) > 1:
+        if found[0].whole:
+            # A sequence that is cut would begin anew at every cut.
+            groups, found = groups[:1], [_group(explainer, prepared, prepared.arrays, job, others)]
+        else:
+            notes = (*notes, f"run in {len(groups)} parts, because all windows at once would need much memory")
+    found += [_group(explainer, prepared, group, job, others) for group in groups[1:]]
+    answers = tuple(answer for part in found for answer in part.answers)
+    return _Found(np.concatenate([part.relevance for part in found]), answers, found[0].whole, notes)
 
 
-def _groups(prepared: PreparedSound) -> Iterator[np.ndarray]:
+def _groups(prepared: PreparedSound) -> list[np.ndarray]:
     size = prepared.sound_input.batch if prepared.sound_input.batched else 1
     size = size or max(1, _AT_ONCE // prepared.windows.length)
-    for start in range(0, len(prepared.arrays), size):
-        yield prepared.arrays[start : start + size]
+    return [prepared.arrays[start : start + size] for start in range(0, len(prepared.arrays), size)]
+
+
+def _group(
+    explainer: Explainer, prepared: PreparedSound, group: np.ndarray, job: Job, others: Mapping[str, np.ndarray]
+) -> _Found:
+    """Run some windows at once; a model with a fixed batch gets the last one repeated to fill it."""
+    sound_input = prepared.sound_input
+    count = len(group)
+    size = sound_input.batch or count
+    feed = np.concatenate([group, np.repeat(group[-1:], size - count, axis=0)]) if sound_input.batched else group[0]
+    found = run(explainer, job, {sound_input.name: feed, **others})
+    maps = found.relevance[sound_input.name] if sound_input.batched else found.relevance[sound_input.name][None]
+    if job.maps is None:
+        maps = maps[:, None]
+    relevance = [np.stack([sound_input.rows_of(one) for one in several]) for several in maps[:count]]
+    answers = tuple(answer_of(found, i, size if sound_input.batched else -1) for i in range(count))
+    one = answers[0].explained is not None and all(answer.explained is answers[0].explained for answer in answers)
+    return _Found(np.stack(relevance), answers, one and count > 1)
 
 
 def _write(prefix: Path, prepared: PreparedSound, found: _Found, job: Job) -> SoundResult:
@@ -153,14 +168,15 @@ def _write(prefix: Path, prepared: PreparedSound, found: _Found, job: Job) -> So
             "on this model and data shows where they arise. Digital silence (samples that are exactly zero) can be the "
             "cause with rules that use derivatives"
         )
-    readings = [read_answer(answer, job) for answer in _own_answers(found)]
+    readings = [read_answer(answer, job) for answer in (found.answers[:1] if found.whole else found.answers)]
     views = [view_of(prepared, found.relevance[:, place]) for place in range(found.relevance.shape[1])]
     files: list[tuple[Path, bytes]] = []
     for place, (stem, view) in enumerate(zip(job.map_stems(prefix), views, strict=False)):
         picture = sound_picture(view, prepared.starts[1 : len(readings)], _caption(prepared, readings, place, job))
         files.append((beside(stem, ".png"), png(picture)))
-    whole = len(readings) < len(found.answers)
-    windows = tuple(_window(prepared, index, reading, -1 if whole else index) for index, reading in enumerate(readings))
+    windows = tuple(
+        _window(prepared, index, reading, -1 if found.whole else index) for index, reading in enumerate(readings)
+    )
     files.append((beside(prefix, ".npz"), _arrays(prepared, found, views, windows, job)))
     for path, content in files:
         write(path, content)
@@ -168,13 +184,6 @@ def _write(prefix: Path, prepared: PreparedSound, found: _Found, job: Job) -> So
     return SoundResult(
         clip.path, windows, moments(views[0], job.top), tuple(path for path, _ in files), prepared.describe(), notes
     )
-
-
-def _own_answers(found: _Found) -> tuple[Answer, ...]:
-    """An answer for each window, or one for all where the model reads them as one sequence instead of a batch."""
-    first = found.answers[0]
-    one = first.explained is not None and all(answer.explained is first.explained for answer in found.answers)
-    return found.answers[:1] if one else found.answers
 
 
 def _window(prepared: PreparedSound, index: int, reading: Reading, last: int) -> WindowResult:

@@ -147,16 +147,19 @@ def test_long_clips_run_in_parts_with_the_same_result(tmp_path, monkeypatch):
     np.testing.assert_allclose(saved(result)["relevance"], whole["relevance"], rtol=1e-6)
 
 
-def test_windows_that_the_model_reads_as_one_sequence_have_one_answer(tmp_path):
-    """Two windows of 100 samples, put together to one sequence: [windows, 100] -> [1, 2]."""
-    w = normal(200, 2, seed=3)
-    text = "g (float[T,100] x) => (float[1,2] y) { f = Reshape(x, whole) y = MatMul(f, w) }"
-    model = network(text, w=w, whole=np.array([1, 200]))
-    x = 0.1 * normal(200, seed=1)
-    result = explain(model, clip(tmp_path / "a.wav", x), tmp_path)
-    assert [(window.start, window.end) for window in result.windows] == [(0.0, 0.2)]
-    assert result.windows[0].target == f"class {(x @ w).argmax()}"
-    np.testing.assert_allclose(saved(result)["relevance"].reshape(1, 200), best(x[None], w), rtol=1e-4, atol=1e-7)
+@pytest.mark.parametrize("at_once", [1000, 200])
+def test_windows_that_the_model_reads_as_one_sequence_have_one_answer(tmp_path, monkeypatch, at_once):
+    """[windows, 100] -> [1, 2], the sum over the windows; never run in parts."""
+    monkeypatch.setattr(sounds, "_AT_ONCE", at_once)
+    w = normal(100, 2, seed=3)
+    text = "g (float[T,100] x) => (float[1,2] y) { s = ReduceSum<keepdims = 1>(x, first) y = MatMul(s, w) }"
+    x = 0.1 * normal(300, seed=1)
+    result = explain(network(text, w=w, first=np.array([0])), clip(tmp_path / "a.wav", x), tmp_path)
+    winner = (x.reshape(3, 100).sum(axis=0) @ w).argmax()
+    assert [(window.start, window.end, window.target) for window in result.windows] == [(0.0, 0.3, f"class {winner}")]
+    expected = x.reshape(3, 1, 100) * w[:, winner]
+    np.testing.assert_allclose(saved(result)["relevance"], expected, rtol=1e-4, atol=1e-7)
+    assert result.notes == ()
 
 
 def test_other_inputs_are_filled_by_name(tmp_path):
@@ -171,6 +174,15 @@ def test_a_rate_that_was_not_stated_is_said(tmp_path):
     model, _ = samples_model(50)
     result = explain(model, clip(tmp_path / "a.wav", 0.1 * normal(50, seed=1)), tmp_path, SoundOptions())
     assert result.notes == ("taken at the file's own 1000 Hz; --rate states the model's",)
+
+
+def test_a_model_without_a_batch_axis_gets_one_window_after_another(tmp_path):
+    w = normal(50, 1, seed=2)
+    model = network("g (float[50] x) => (float[1] y) { y = MatMul(x, w) }", w=w)
+    x = 0.1 * normal(100, seed=1)
+    result = explain(model, clip(tmp_path / "a.wav", x), tmp_path)
+    np.testing.assert_allclose(saved(result)["relevance"].ravel(), x * np.tile(w[:, 0], 2), rtol=1e-4, atol=1e-7)
+    assert len(result.windows) == 2 and result.notes == ()
 
 
 def test_relevance_that_is_not_finite_is_an_error_and_nothing_is_written(tmp_path):

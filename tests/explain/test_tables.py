@@ -8,6 +8,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from onnxlrp.errors import OnnxLrpError, UsageError
@@ -91,6 +92,37 @@ def test_an_input_for_each_column(tmp_path):
     np.testing.assert_allclose(found, best(x, WEIGHTS)[:, :2], rtol=1e-5)
     assert [feature.name for feature in result.rows[0].features] == ["Age", "height (cm)"]
     assert result.notes == ("columns whose inputs are not explained have no relevance: rooms, town",)
+
+
+def test_a_classifier_of_scikit_learn_with_names_for_its_scores(tmp_path, rows):
+    """Scaler, linear classifier and ZipMap, whose output is a list of dicts; relevance is that of the raw scores."""
+    offset, scale = [0.5, -1.0, 0.0, 2.0], [2.0, 0.5, 1.0, 4.0]
+    ml = "ai.onnx.ml"
+    nodes = [
+        helper.make_node("Scaler", ["features"], ["scaled"], domain=ml, offset=offset, scale=scale),
+        helper.make_node(
+            "LinearClassifier", ["scaled"], ["label", "raw"], domain=ml, coefficients=WEIGHTS.T.ravel().tolist(),
+            intercepts=[0.1, 0.2, 0.3], classlabels_ints=[10, 20, 30], post_transform="SOFTMAX",
+        ),
+        helper.make_node("ZipMap", ["raw"], ["named"], domain=ml, classlabels_int64s=[10, 20, 30]),
+    ]  # fmt: skip
+    named = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
+        helper.make_value_info("named", helper.make_sequence_type_proto(named)),
+    ]
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 4])
+    graph = helper.make_graph(nodes, "g", [features], outputs)
+    domains = [helper.make_opsetid("", 21), helper.make_opsetid(ml, 3)]
+    model = helper.make_model(graph, opset_imports=domains, ir_version=10)
+    result = explain(model, rows, tmp_path)
+    raw = (X - offset) * scale @ WEIGHTS + [0.1, 0.2, 0.3]
+    winners = raw.argmax(axis=1)
+    found = np.array([[feature.relevance for feature in row.features] for row in result.rows])
+    np.testing.assert_allclose(found, X * (np.array(scale)[:, None] * WEIGHTS)[:, winners].T, rtol=1e-4)
+    assert [row.target for row in result.rows] == [f"class {k}" for k in winners]
+    probabilities = np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
+    assert [row.top[0].score for row in result.rows] == pytest.approx(probabilities.max(axis=1).tolist(), rel=1e-5)
 
 
 def test_other_inputs_are_filled_by_name(tmp_path, rows):
