@@ -18,7 +18,7 @@ from onnxlrp.explain.naming import refuse_overwriting, unique_stems
 from onnxlrp.explain.preprocess import ImageOptions, Prepared, Recipe, recipe_for
 from onnxlrp.explain.region import Region, read_region
 from onnxlrp.explain.results import ImageResult, Sample, planned_files, write_sample
-from onnxlrp.explain.session import Asked, Explainer, Model, answer_of, open_model, open_region, run
+from onnxlrp.explain.session import Asked, Explainer, Model, answer_of, open_model, open_region, run, sample_of
 
 #: Called with the number of images done and of all images; first with 0.
 Progress = Callable[[int, int], None]
@@ -150,5 +150,5 @@ def _run(
         seeds = seeding.region.seeds(found.explained_output, batch, recipe.image_input.layout)
         found = seeding.explainer.explain(feeds, seed=seeds)
     for index, prepared in enumerate(batch):
-        relevance = found.relevance[recipe.image_input.name][index]
-        yield Sample(prepared, relevance, answer_of(found, index, size))
+        relevance = {name: sample_of(value, index, size) for name, value in found.relevance.items()}
+        yield Sample(prepared, relevance.pop(recipe.image_input.name), answer_of(found, index, size), relevance)

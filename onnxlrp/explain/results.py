@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +45,14 @@ class ImageResult:
 class Sample:
     """The result for one image, without batch axes.
 
-    `relevance` has the input's shape, with `top:K` one such map per class.
+    `relevance` has the input's shape, with `top:K` one such map per class. `others` is the relevance of the model's
+    other explained inputs, by name.
     """
 
     prepared: Prepared
     relevance: np.ndarray
     answer: Answer
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def planned_files(prefix: Path, job: Job) -> Iterator[Path]:
@@ -116,7 +118,7 @@ def _origin(sample: Sample, recipe: Recipe, job: Job) -> str:
 def _npz(sample: Sample, recipe: Recipe, job: Job, subjects: Sequence[Subject]) -> bytes:
     """Arrays of one sample without batch axis:
 
-    `relevance`, `input`, `explained_output`, `output/<name>`, and `settings` (JSON).
+    `relevance`, `input`, `explained_output`, `output/<name>`, `relevance/<name>` (other inputs), `settings` (JSON).
     """
     settings = {
         "image": str(sample.prepared.photo.path),
@@ -136,5 +138,6 @@ def _npz(sample: Sample, recipe: Recipe, job: Job, subjects: Sequence[Subject]) 
         "settings": np.asarray(json.dumps(settings)),
         **({} if sample.answer.explained is None else {"explained_output": sample.answer.explained}),
         **{f"output/{name}": value for name, value in sample.answer.outputs.items()},
+        **{f"relevance/{name}": value for name, value in sample.others.items()},
     }
     return npz(arrays)

@@ -103,6 +103,8 @@ def _curve(draw: ImageDraw.ImageDraw, values: np.ndarray, left: int, top: int) -
     edges = np.linspace(0, _WIDTH, len(values) + 1).round()
     for start, end, value in zip(edges[:-1], edges[1:], values, strict=True):
         tip = middle - half * value / largest
+        if abs(tip - middle) < 0.5:
+            continue
         box = (left + start, min(tip, middle), left + max(start, end - 2), max(tip, middle))
         draw.rectangle(box, fill=_RED if value > 0 else _BLUE)
 

@@ -132,6 +132,9 @@ def _through(explainer: Explainer, prepared: PreparedSound, job: Job, others: Ma
         else:
             notes = (*notes, f"run in {len(groups)} parts, because all windows at once would need much memory")
     found += [_group(explainer, prepared, group, job, others) for group in groups[1:]]
+    unseen = [name for name in explainer.explained if name != prepared.sound_input.name]
+    if unseen:
+        notes = (*notes, f"relevance also goes to {', '.join(unseen)}, which is not shown; --input leaves them out")
     answers = tuple(answer for part in found for answer in part.answers)
     return _Found(np.concatenate([part.relevance for part in found]), answers, found[0].whole, notes)
 
