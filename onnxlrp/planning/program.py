@@ -288,7 +288,8 @@ class Planner:
         return None
 
     def _stopped(self, rule: str, behaviour: Behaviour) -> tuple[str, ...]:
-        lost = [x for x in behaviour.data if x not in receivers(rule, behaviour) and x in self.paths.forward]
+        received = set(receivers(rule, behaviour))
+        lost = [x for x in behaviour.data if x not in received and x in self.paths.forward]
         if isinstance(behaviour, Product):
             return tuple(f"{x}: the {behaviour.other} receives nothing" for x in lost)
         return tuple(f"{x} receives nothing" for x in lost)
