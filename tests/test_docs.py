@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlrp.tables import parse_table
+from tests.support import texts
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/GUIDE.md")
@@ -40,10 +41,14 @@ def blocks(page: str) -> Iterator[Block]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a reader has: models/, the command onnxlrp, and the model.onnx and cat.jpg that README speaks of."""
+    """What a reader has: models/, the command onnxlrp, and the other models and files that the pages speak of."""
     shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("cache"))
     shutil.copy(ROOT / "models" / "photos" / "cat.jpg", tmp_path / "cat.jpg")
     onnx.save(image_classifier(), tmp_path / "model.onnx")
+    onnx.save(texts.classifier(), tmp_path / "classifier.onnx")
+    onnx.save(texts.language_model(scores=len(texts.PIECES)), tmp_path / "language-model.onnx")
+    onnx.save(texts.encoder(), tmp_path / "encoder.onnx")
+    texts.word_pieces(tmp_path)
     command = tmp_path / "bin" / "onnxlrp"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m onnxlrp.cli.main "$@"\n', encoding="utf-8")
@@ -109,7 +114,7 @@ def heading_anchor(heading: str) -> str:
 
 @pytest.mark.parametrize("page", [*PAGES, *GENERATED, "CHANGELOG.md"])
 def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("https://"):
             continue

@@ -84,6 +84,12 @@ def classifier(sequence: str | int = "S") -> onnx.ModelProto:
 LANGUAGE = "e = Gather(table, input_ids) s = CumSum(e, one) logits = MatMul(s, head)"
 
 
-def language_model(sequence: str | int = "S") -> onnx.ModelProto:
-    """Scores for the next of 40 tokens, from the sum of all so far."""
-    return written(LANGUAGE, f"int64[N,{sequence}] input_ids", f"float[N,{sequence},{VOCABULARY}] logits")
+def language_model(sequence: str | int = "S", scores: int = VOCABULARY) -> onnx.ModelProto:
+    """Scores for the next token, from the sum of all so far."""
+    size, logits = f"int64[N,{sequence}] input_ids", f"float[N,{sequence},{scores}] logits"
+    return written(LANGUAGE, size, logits, head=HEAD[:, :scores])
+
+
+def encoder() -> onnx.ModelProto:
+    """A vector for each token."""
+    return written("vectors = Gather(table, input_ids)", "int64[N,S] input_ids", "float[N,S,4] vectors")
