@@ -55,16 +55,16 @@ def deformed(
 
 
 CASES: Mapping[str, Several] = {
-    "all": deformed((1, 2, 4, 5), (2, 2, 2, 2), (3, 4)),
-    "no-mask": deformed((2, 2, 4, 4), (3, 2, 2, 2), (3, 3), mask=False),
+    "all": deformed((1, 2, 3, 4), (2, 2, 2, 2), (2, 3)),
+    "no-mask": deformed((2, 2, 3, 3), (3, 2, 2, 2), (2, 2), mask=False),
     "bias": deformed((1, 1, 4, 4), (2, 1, 3, 2), (2, 3), mask=False, bias=True),
-    "groups": deformed((2, 4, 4, 4), (4, 2, 2, 2), (3, 3), groups=2, group=2),
-    "offset-groups": deformed((1, 4, 4, 4), (2, 4, 1, 2), (4, 3), groups=4),
+    "groups": deformed((1, 4, 3, 3), (4, 2, 2, 2), (2, 2), groups=2, group=2),
+    "offset-groups": deformed((1, 4, 2, 3), (2, 4, 1, 2), (2, 2), groups=4),
     "strides-pads-dilations": deformed(
-        (1, 2, 5, 6), (2, 2, 3, 2), (2, 4), strides=[2, 1], pads=[1, 0, 0, 1], dilations=[1, 3], kernel_shape=[3, 2]
+        (1, 1, 5, 5), (2, 1, 3, 2), (2, 3), strides=[2, 1], pads=[1, 0, 0, 1], dilations=[1, 3], kernel_shape=[3, 2]
     ),
     "one-row": deformed((1, 1, 1, 4), (1, 1, 1, 2), (1, 3), mask=False),
-    "opset-19": deformed((1, 2, 4, 4), (2, 2, 2, 2), (3, 3), opset=19),
+    "opset-19": deformed((1, 1, 3, 3), (1, 1, 2, 2), (2, 2), opset=19),
 }
 
 
