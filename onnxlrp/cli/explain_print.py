@@ -106,11 +106,13 @@ def _score(found: TopClass, score_kind: str) -> str:
 def _row_score(row: RowResult) -> str:
     """The score of the class that was explained, where it is among the listed ones."""
     for found in row.top:
-        if row.target in (found.label, f"class {found.index}"):
+        if row.target in (found.label, f"class {found.index}", "the output"):
             return _score(found, row.score_kind).strip()
     return ""
 
 
 def _features(row: RowResult, count: int) -> str:
     largest = sorted(row.features, key=lambda feature: -abs(feature.relevance))[:count]
-    return ", ".join(f"{found.name} {found.relevance:+.3g}" for found in largest)
+    return ", ".join(
+        f"{found.name} {found.relevance:+.3g}" if found.relevance else f"{found.name} 0" for found in largest
+    )

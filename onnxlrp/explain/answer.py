@@ -116,6 +116,8 @@ def _class_index(target: Target) -> int | None:
 
 def _class_subject(index: int, scores: ClassScores, labels: Sequence[str] | None) -> Subject:
     value = scores.values[index]
+    if labels is None and scores.values.size == 1 and scores.probabilities is None:
+        return Subject("the output", f"value {value:.4g}")  # a regression has no classes
     parts = [f"class {index}"] if labels else []
     if scores.probabilities is not None:
         parts.append(f"probability {percent(float(scores.probabilities[index]))}")

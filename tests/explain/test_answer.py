@@ -25,6 +25,15 @@ def test_a_class_is_called_by_its_label_or_number():
         words(values, 3)
 
 
+def test_a_single_number_is_the_output_and_no_class():
+    assert words(np.array([3.5])) == words(np.array([3.5]), 0) == ["the output"]
+    assert words(np.array([3.5]), labels=("price",)) == ["price"]
+    reading = read_answer(
+        Answer({"y": 1 / (1 + np.exp(-np.array([2.0])))}, np.array([2.0]), "argmax of z"), Job("m", "r")
+    )
+    assert [subject.heading for subject in reading.subjects] == ["class 0"] and reading.score_kind == "sigmoid"
+
+
 def test_elements_of_a_map_are_called_by_their_place():
     values = normal(4, 5, seed=1)
     order = [np.unravel_index(i, (4, 5)) for i in np.argsort(-values, axis=None)]
