@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxlrp.emit.packed import unpacked
 from onnxlrp.graph.view import Dim, Graph, Node, Shape, attribute_value, captured_names
 
 Array = np.ndarray[Any, Any]
@@ -223,7 +224,7 @@ class Builder:
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
         if op not in _TAKES_NARROW:
-            inputs = tuple(self.wide(i) for i in inputs)
+            inputs = tuple(self.wide(unpacked(self, i)) for i in inputs)
         attributes = {k: v for k, v in attributes.items() if v is not None}
         key = (domain, op, inputs, outputs, repr(sorted(attributes.items())))
         known = self._known.get(key)

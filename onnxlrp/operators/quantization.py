@@ -13,6 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
+from onnxlrp.emit.packed import weight
 from onnxlrp.graph.view import FLOAT_TYPES, Graph, Node
 from onnxlrp.operators.behaviour import Coded, Refusal
 from onnxlrp.operators.lowering import lowers, lowers_whatever
@@ -30,6 +31,9 @@ _CODERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"
 
 def dequantised(b: Builder, integers: str, code: Code) -> str:
     """The real numbers that integers stand for."""
+    stored = weight(b, integers, code.scale, code.zero, code.axis)
+    if stored is not None:
+        return stored
     kind = b.dtype(code.scale)
     return b.op("DequantizeLinear", integers, code.scale, code.zero, axis=_axis(b.graph, code), dtype=kind)
 
@@ -174,8 +178,8 @@ def scaled_sums(at: Situation, b: Builder) -> Sequence[str] | None:
         one_scale = at.graph.static_shape(scale) in ((), (1,))
         known = at.facts.is_constant(w) and at.facts.is_constant(scale) and rank is not None
         if known and rank is not None and (one_scale or maker.op == "MatMulInteger"):
-            weight = dequantised(b, w, Code(scale, maker.input(3), rank - 1))
-            return (b.op(_REAL_LAYER[maker.op], dequantised(b, x, code), weight, **maker.attributes),)
+            real = dequantised(b, w, Code(scale, maker.input(3), rank - 1))
+            return (b.op(_REAL_LAYER[maker.op], dequantised(b, x, code), real, **maker.attributes),)
     return None
 
 
