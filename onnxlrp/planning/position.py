@@ -25,7 +25,7 @@ from onnxlrp.understand.reading import SCOPE, Reading, extended
 
 _NODES = f"{SCOPE}/position"
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
-_UNARY = frozenset({"Identity", "Tanh", "Neg"})
+_UNARY = frozenset({"Identity", "Cast", "Tanh", "Neg"})
 _END = int(np.iinfo(np.int64).max)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 import onnxlrp
 from onnxlrp.planning.model import Plan
-from tests.support.evaluate import relative_l2, run_reference, to_float64
+from tests.support.evaluate import relative_l2, run_onnxruntime, run_reference, to_float64
 from tests.support.gradients import central_gradient
 from tests.support.language import BODY, HEAD, VOCABULARY, WEIGHTS, language_model, written
 
@@ -145,3 +146,20 @@ def test_verify_knows_of_positions() -> None:
         assert report.passed, report
         emitted = onnxlrp.convert(language_model(), rules="epsilon", **options)  # type: ignore[arg-type]
         assert onnxlrp.verify(emitted, {"ids": IDS}).passed
+
+
+@pytest.mark.parametrize(("position", "fed"), [("last", {}), ("input", {"lrp_position": np.array([[1], [2]])})])
+def test_a_model_in_float16_gives_the_same_in_its_precision(position: Any, fed: dict[str, Array]) -> None:
+    """With a cast behind the head, as exporters write it, through which the position is still picked early."""
+    head = HEAD.replace("logits =", "narrow =")
+    halves = written(f"e = Gather(words, ids) {BODY} {head} logits = Cast <to = 1> (narrow)")
+    for tensor in halves.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    found, wide = (
+        run_onnxruntime(onnxlrp.convert(model, rules="epsilon", position=position, target=3), {"ids": IDS, **fed})
+        for model in (halves, language_model())
+    )
+    assert relative_l2(found["ids_relevance"], wide["ids_relevance"]) < 1e-2
+    plan = onnxlrp.plan(halves, rules="epsilon", position=position)
+    order = [step.operator.split("+")[0] for step in plan.steps]
+    assert order.index("MatMul") < min(k for k, step in enumerate(plan.steps) if "position" in step.nodes[0])
