@@ -273,6 +273,11 @@ def _hull(facts: Facts, node: Node) -> Range:
     return Range(min(r.low for r in ranges), max(r.high for r in ranges))
 
 
+def _chosen(facts: Facts, node: Node) -> Range:
+    a, b = (facts.range(i) for i in node.inputs[1:])
+    return Range(min(a.low, b.low), max(a.high, b.high))
+
+
 def _max(facts: Facts, node: Node) -> Range:
     ranges = [facts.range(i) for i in node.inputs]
     return Range(max(r.low for r in ranges), max(r.high for r in ranges))
@@ -411,6 +416,7 @@ _RANGES: Mapping[str, RangeOf] = {
     "Mean": _mean,
     "Neg": lambda f, n: Range(-f.range(n.inputs[0]).high, -f.range(n.inputs[0]).low),
     "Concat": _hull,
+    "Where": _chosen,
     "Max": _max,
     "Min": _min,
     "Pad": _pad,

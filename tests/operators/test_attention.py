@@ -183,6 +183,17 @@ def test_the_ledger_closes_over_masks() -> None:
     np.testing.assert_allclose(arrived, gone, atol=1e-9 * mass.max())
 
 
+def test_weights_that_are_cleaned_of_nan_are_a_gate_like_others() -> None:
+    """As exporters write it: without that, rules that give attention weights nothing would give them half."""
+    net = Net()
+    q, k, v = (net.input(n, s) for n, s in zip("abc", (Q, K, V), strict=True))
+    weights = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2])))
+    clean = net.op("Where", net.op("IsNaN", weights), net.constant(0.0), weights)
+    given = explain_seeded(net.model(net.op("MatMul", clean, v)), "cp-lrp", CASES["plain"].feeds())
+    assert not given.relevance["a"].any() and not given.relevance["b"].any()
+    np.testing.assert_allclose(given.relevance["c"].sum(), given.seeded.sum(), rtol=1e-9)
+
+
 def test_unknown_heads_are_refused() -> None:
     net = Net(np.float32, opset=23)
     q, k, v = (net.input(n, (1, h, 3, 4)) for n, h in zip("abc", ("hq", "hk", "hk"), strict=True))

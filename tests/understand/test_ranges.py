@@ -187,6 +187,8 @@ def test_useful_bounds_are_found() -> None:
         ("z = Mul(a, b)", (-1.0, 1.0)): Range(-1, 1),
         ("z = Div(a, b)", (0.5, 2.0)): Range(0.25, 4),
         ("z = Sub(a, b)", (0.0, 1.0)): Range(-1, 1),
+        ("z = Where(mask, a, high)", (0.0, 1.0)): Range(0, 1.5),
+        ("c = IsNaN(a) s = Softmax(a) z = Where(c, b, s)", (0.0, 1.0)): Range(0, 1),
         ("z = Max(a, high)", everything): Range(1.5, np.inf),
         ("z = Min(a, low)", (0.0, 1.0)): Range(-0.5, -0.5),
         ("z = AveragePool<kernel_shape = [3,3], pads = [1,1,1,1]>(a)", (0.5, 2.0)): Range(0, 2),
