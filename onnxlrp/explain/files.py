@@ -13,6 +13,9 @@ from PIL import Image
 
 from onnxlrp.errors import UsageError
 
+#: Bytes of arrays from which on they are not compressed.
+_LARGE = 1 << 24
+
 
 def png(image: Image.Image) -> bytes:
     """A picture as the bytes of a PNG file."""
@@ -22,10 +25,12 @@ def png(image: Image.Image) -> bytes:
 
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays as the bytes of a compressed .npz file; words are written as arrays of text."""
+    """Arrays as the bytes of an .npz file; words are written as arrays of text."""
     buffer = io.BytesIO()
     plain = {name: array.astype(str) if array.dtype == object else array for name, array in arrays.items()}
-    np.savez_compressed(buffer, allow_pickle=False, **plain)
+    # Floats hardly shrink, and for a few minutes of sound packing them took three quarters of all the time.
+    large = sum(array.nbytes for array in plain.values()) > _LARGE
+    (np.savez if large else np.savez_compressed)(buffer, allow_pickle=False, **plain)
     return buffer.getvalue()
 
 
