@@ -263,6 +263,7 @@ def _emit(
         rows = ledger_table(b, [(part.program, part.walked, part.ledger) for part in parts])
         outputs.append(Output(LEDGER_OUTPUT, rows, (None, 7), dtype=int(TensorProto.DOUBLE)))
     used = assemble.used_nodes(b.nodes, [o.tensor for o in outputs])
+    used = assemble.forward_first(used, [part.seed.multiplier for part in parts])
     inputs = [*added, *(value for part in parts for value in part.seed.inputs)]
     # What depends on weights alone stays in the main graph, where the runtime computes it once at load time.
     varying = _varying(used, facts)

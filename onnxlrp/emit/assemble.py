@@ -64,6 +64,16 @@ def split(nodes: Sequence[Emitted], inside: set[str]) -> tuple[list[Emitted], li
     return outer, [n for n in nodes if inside.intersection(n.outputs)]
 
 
+def forward_first(nodes: Sequence[Emitted], seeds: Iterable[str]) -> list[Emitted]:
+    """What can be computed without relevance, then the rest, each in the order given.
+
+    Of two inputs of a node onnxruntime computes first what is last in the list. So divisors and the like wait until
+    relevance has arrived; otherwise they are all computed in the forward pass, and held until relevance comes by.
+    """
+    outside, inside = split(nodes, depending_on(nodes, seeds))
+    return [*outside, *inside]
+
+
 def protos(nodes: Sequence[Emitted]) -> list[onnx.NodeProto]:
     return [surgeon.node_proto(n.op, n.name, n.inputs, n.outputs, n.attributes, n.domain) for n in nodes]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxlrp.emit.assemble import Output, depending_on, plain, split, used_nodes
+from onnxlrp.emit.assemble import Output, depending_on, forward_first, plain, split, used_nodes
 from onnxlrp.emit.builder import Emitted
 
 
@@ -35,6 +35,11 @@ def test_what_depends_on_a_tensor_is_found_through_any_number_of_nodes() -> None
 def test_nodes_are_split_by_what_they_depend_on() -> None:
     outer, inner = split(NODES, depending_on(NODES, ["lrp/index"]))
     assert ([n.name for n in outer], [n.name for n in inner]) == (["a", "b", "c", "d"], ["e"])
+
+
+def test_what_needs_no_relevance_comes_first_and_each_group_keeps_its_order() -> None:
+    assert [n.name for n in forward_first(NODES, ["b"])] == ["a", "b", "c", "e", "d"]
+    assert [n.name for n in forward_first(NODES, ["w"])] == ["a", "b", "d", "c", "e"]
 
 
 def test_the_last_node_takes_on_the_name_of_the_output() -> None:
