@@ -183,6 +183,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         relevance_macs=added,
         settings={
             "on_demand": request.on_demand,
+            "relevance_type": request.relevance_type,
             "output": table.output,
             "position": None if request.position is None else str(parse_position(request.position)),
         },
@@ -237,7 +238,6 @@ def _settings(
         "outputs": list(request.outputs),
         "axis": request.axis,
         "rather_than": plan.target.partition(" rather than ")[2] or None,
-        "relevance_type": request.relevance_type,
     }
     if table.source != "preset":
         settings["table"] = table.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -298,8 +299,15 @@ def run(net: str, model: onnx.ModelProto, kind: str, x: Array) -> dict[str, Arra
         return run_onnxruntime(model, feeds) if runs else run_reference(model, feeds)
 
 
-@pytest.mark.parametrize("rules", [*preset_names(), *TABLES])
-@pytest.mark.parametrize("kind", KINDS)
+#: Where rounding in the forward pass decides little: no epsilon-rule with its small denominators.
+ROBUST = ("epsilon-plus", "epsilon-gamma-box", "gradient-x-input", "excitation-backprop", "default")
+#: The types that onnxruntime runs under every table. In the others, which the slow evaluator runs, float32's range and
+#: float64's rounding meet the same formulas: a few tables are enough.
+MET = [(kind, rules) for kind in ("float32", "float16") for rules in (*preset_names(), *TABLES)]
+MET += [(kind, rules) for kind in ("bfloat16", "float64") for rules in (*ROBUST, "no epsilon", "norm")]
+
+
+@pytest.mark.parametrize(("kind", "rules"), MET)
 @pytest.mark.parametrize("net", NETWORKS)
 def test_relevance_is_finite_for_any_input_that_the_network_can_take(net: str, kind: str, rules: str) -> None:
     model = converted(net, kind, rules)
@@ -308,10 +316,6 @@ def test_relevance_is_finite_for_any_input_that_the_network_can_take(net: str, k
         found = run(net, model, kind, x)[relevance]
         assert found.dtype == np.float32
         assert np.isfinite(found).all(), name
-
-
-#: Where rounding in the forward pass decides little: no epsilon-rule with its small denominators.
-ROBUST = ("epsilon-plus", "epsilon-gamma-box", "gradient-x-input", "excitation-backprop", "default")
 
 
 @pytest.mark.parametrize("rules", ROBUST)
@@ -325,6 +329,29 @@ def test_maps_of_a_narrow_model_agree_with_those_of_the_float32_model(net: str, 
     relevance = model.graph.output[-1].name
     # bfloat16 has eight bits, and every tensor of the forward pass is rounded to them.
     assert cosine(found[relevance], expected[relevance]) > (0.99 if kind == "float16" else 0.97)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": "top:2"},
+        {"target": "top:2", "on_demand": True},
+        {"target": "input"},
+        {"target": 0},
+        {"axis": 1},
+        {"relevance_type": "model"},
+    ],
+    ids=str,
+)
+def test_every_target_of_a_narrow_model_is_explained_alike(options: dict[str, Any]) -> None:
+    x = normal(2, 2, 6, 6, seed=3).astype(np.float16)
+    maps = []
+    for kind in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        explainer = onnxlrp.Explainer(to_type(residual(), kind), rules="epsilon-plus", **options)
+        target = 1 if options.get("target") == "input" else None
+        maps.append(explainer.explain(x, target=target).relevance["x"])
+    assert maps[1].dtype == (np.float16 if "relevance_type" in options else np.float32)
+    assert cosine(maps[1], maps[0]) > 0.999
 
 
 @pytest.mark.parametrize("name", CASES)
