@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,21 @@ def test_the_note_that_sounds_is_heard_at_its_harmonics(
     assert sizes[:, near].sum() > 0.9 * sizes.sum()
     assert sizes[harmonics].sum() > 0.9 * sizes.sum()
     assert harmonics.mean() < 0.05
+
+
+def test_the_guides_rule_for_the_subtraction_behind_the_logarithm_gives_the_note_its_sign(tmp_path: Path) -> None:
+    entry = re.search(
+        r"```toml\n(\[\[rule\]\]\nname = .*?)```", (real.REPOSITORY / "docs/GUIDE.md").read_text("utf-8"), re.S
+    )
+    assert entry is not None
+    preset = (real.REPOSITORY / "onnxlrp/tables/presets/default.toml").read_text("utf-8")
+    table = tmp_path / "sound.toml"
+    table.write_text(preset.replace("[[rule]]", f"{entry[1]}\n[[rule]]", 1), "utf-8")
+    feeds = {"serving_default_input_2:0": real.notes()[None, :, None]}
+    for rules, sign in (("default", -1), (table, 1)):
+        found = explain("basic-pitch", feeds, outputs=["StatefulPartitionedCall:0"], rules=rules)
+        relevance = found.relevance["serving_default_input_2:0"]
+        assert sign * relevance.sum() > 0.9 * np.abs(relevance).sum()
 
 
 def test_the_letter_that_is_read_is_looked_at() -> None:
