@@ -23,6 +23,7 @@ from pathlib import Path
 
 import click
 from benchmark import machine, measure, models, profiling, report, store
+from benchmark.bound import BOUND
 from benchmark.contest import Rounds
 from benchmark.process import WorkerError, in_own_process
 from rich.console import Console
@@ -84,7 +85,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option(
     "--models", "names", callback=_words, help="Names of torchvision networks, mobilenetv2-7, or .onnx files."
 )
-@click.option("--rules", callback=_words, help=f"Rule tables. [default: {','.join(RULES)}]")
+@click.option("--rules", callback=_words, help=f"Rule tables, or {BOUND}. [default: {','.join(RULES)}]")
 @click.option("--batch", "batches", callback=_numbers, default="1,8", show_default=True, help="Batch sizes.")
 @click.option("--on-demand", default="default", show_default=True, help="Rule table measured on demand; - for none.")
 @click.option("--no-peer", is_flag=True, help="Leave zennit and PyTorch out.")

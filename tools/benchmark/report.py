@@ -33,7 +33,9 @@ the peer are loaded by a process each (threads of several runtimes in one proces
 take turns on the same input, with the same number of threads. A turn is one untimed run and then timed
 ones, whose median counts; before it there is a pause in which the threads of the last one fall asleep.
 Times are medians over the turns, in milliseconds. *ratio* is converted / original: the median of the ratios
-round by round, in brackets the smallest and the largest. *counted* is the same from multiply-adds alone.
+round by round, in brackets the smallest and the largest. With one thread on CPU all times are processor
+times. The rules *bound* are no rules: the forward pass and one transposed pass with nothing in between, which
+no table with one transposed pass can undercut on the same runtime. *counted* is the same from multiply-adds alone.
 
 The networks are torchvision's with random weights (of BatchNorm: scales, shifts and statistics too), 224 x
 224 pixels, exported with a dynamic batch; `mobilenetv2-7` is the trained one of the ONNX model zoo, with a
