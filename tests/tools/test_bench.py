@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 from bench import bench  # noqa: E402
-from benchmark import budgets, contest, measure, models, profiling, report, results, store, worker  # noqa: E402
+from benchmark import bound, budgets, contest, measure, models, profiling, report, results, store, worker  # noqa: E402
 from benchmark.process import WorkerError  # noqa: E402
 
 MACHINE = {"processor": "an abacus", "provider": "cpu", "threads": "2", "cores": "2"}
@@ -169,6 +170,28 @@ def test_a_turn_lasts_its_time_and_has_at_least_one_run():
     assert len(worker.turn(lambda: runs.append(1), 0.0, 5, warm=True)) == 1
     assert len(runs) == 2
     assert len(worker.turn(lambda: runs.append(1), 60.0, 5, warm=False)) == 5
+
+
+def test_one_thread_is_timed_by_its_processor_time():
+    assert worker.clock(1) is time.process_time
+    assert worker.clock(2) is time.perf_counter
+
+
+def test_the_bound_is_a_converted_model_without_its_masks(tmp_path):
+    weight = numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "w")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["z"], pads=[1] * 4), helper.make_node("Relu", ["z"], ["y"])]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 1, 4, 4]) for n in "xy")
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], [weight]), opset_imports=[helper.make_opsetid("", 21)]
+    )
+    path, out = tmp_path / "m.onnx", tmp_path / "bound.onnx"
+    onnx.save(model, path)
+    worker.convert({"path": str(path), "out": str(out), "rules": bound.BOUND, "on_demand": False})
+    stripped = onnx.load(out)
+    onnx.checker.check_model(stripped)
+    ops = [node.op_type for node in stripped.graph.node]
+    assert "HardSigmoid" not in ops
+    assert ops.count("Conv") == 2, "forward and back"
 
 
 def test_a_worker_answers_an_error_with_its_reason_and_goes_on():
