@@ -104,7 +104,7 @@ class TextModel:
                 if name in ids:
                     own = encoded.pieces if len(texts) == 1 else _numbered(encoded, sequence)
                     parts.append((own, rows[name][: len(own)]))
-            others = {name: float(row.sum()) for name, row in rows.items() if name not in ids}
+            others = {name: float(row.sum()) for name, row in rows.items() if name not in ids and row.size}
             pieces = tuple(piece for own, _ in parts for piece in own)
             relevance = np.concatenate([row for _, row in parts])
             result.append(Pass(subject.heading, subject.detail, pieces, relevance, others, tuple(plain)))

@@ -24,7 +24,7 @@ SENTENCES: dict[str, list[str]] = tomllib.loads((Path(__file__).parent / "prompt
 CLASSES = {"ordinary": 0, "injected": 1}
 #: How many random choices of three words the three most relevant ones are compared with.
 DRAWS = 10
-RULES = ("epsilon", "default", "attnlrp")
+RULES = ("epsilon", "default", "attnlrp", "cp-lrp")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def test_without_the_three_most_relevant_words_the_score_falls_more_than_without
     won, flipped, drops, random_drops = 0, 0, [], []
     for sentence in SENTENCES[kind]:
         chosen, words = classifier.words(plain(sentence))
+        assert chosen == CLASSES[kind], sentence
         texts = [word.text for word in words]
         whole = classifier.margin(texts, chosen)
         best = np.argsort([-word.relevance for word in words])[:3]
