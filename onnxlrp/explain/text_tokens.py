@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,13 @@ class TextTokenizer:
 
     def names(self, count: int) -> tuple[str, ...]:
         """All tokens as readable names in quotes; a model may have more scores than there are tokens."""
-        texts = self._own.decode_batch([[k] for k in range(self.size)], skip_special_tokens=False)
         spare = (f"unused {k}" for k in range(self.size, count))
-        return (*(json.dumps(text, ensure_ascii=False) for text in texts), *spare)[:count]
+        return (*self._names, *spare)[:count]
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        texts = self._own.decode_batch([[k] for k in range(self.size)], skip_special_tokens=False)
+        return tuple(json.dumps(text, ensure_ascii=False) for text in texts)
 
 
 def _word_numbers(found: Any, texts: tuple[str, str]) -> list[int | None]:
