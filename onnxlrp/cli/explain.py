@@ -48,7 +48,7 @@ from onnxlrp.cli.output import counting, print_json
     default=5,
     show_default="5",
     metavar="N",
-    help="How many classes, moments, features or elements to list.",
+    help="How many classes, words, moments, features or elements to list.",
 )
 @provider_option
 @json_option
