@@ -157,7 +157,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     for t, planner, program in zip(targets, planners, programs(planners), strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))
         ledger = Ledger(request.ledger)
-        first = {t.tensor: (Relevance(seed.multiplier, t.tensor),)}
+        first = {t.tensor: (Relevance(seed.multiplier, t.tensor, guarded=True),)}
         walked = walk(b, facts, program, first, leaves, frozenset(planner.paths.between), ledger)
         outputs = tuple(
             _output(b, graph, x, names[x.name, t.name], walked, table.output == "gradient", request.relevance_type)

@@ -13,17 +13,30 @@ from dataclasses import dataclass
 from onnxlrp.emit.builder import Builder
 from onnxlrp.understand.facts import Facts
 
+#: No score is larger that means anything.
+_INFINITE = 1e30
+
 
 @dataclass(frozen=True)
 class Relevance:
-    """R = base * value, or R = value where `base` is None. Both are tensors of the relevant tensor's shape."""
+    """R = base * value, or R = value where `base` is None. Both are tensors of the relevant tensor's shape.
+
+    `guarded`: the base may be infinite (a masked score), and nothing is relevant there.
+    """
 
     value: str
     base: str | None = None
+    guarded: bool = False
 
     def as_map(self, b: Builder) -> str:
         """The tensor R."""
-        return self.value if self.base is None else b.mul(self.base, self.value)
+        if self.base is None:
+            return self.value
+        product = b.mul(self.base, self.value)
+        if not self.guarded:
+            return product
+        finite = b.op("Less", b.op("Abs", self.base), b.scalar(_INFINITE, self.base))
+        return b.where(finite, product, b.scalar(0.0, product))
 
     def as_finite_map(self, b: Builder) -> str:
         """The tensor R for adding up: nothing where the multiplier is 0, even of an infinite base (a mask)."""

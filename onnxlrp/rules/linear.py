@@ -39,8 +39,8 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
         s = b.mul(r.value, b.above(z)) if z != op.y else r.value
     elif r.base == z and p.get("stabiliser", "sign") == "sign":
         magnitude = z if ctx.facts.nonnegative(z) else b.op("Abs", z)
-        if op.kind == "sum" and op.bias is not None:
-            # An attention mask adds -inf, and nothing comes back from there: 0 * inf must not be computed.
+        if r.guarded or (op.kind == "sum" and op.bias is not None):
+            # A mask adds -inf, and nothing comes back from there: 0 * inf must not be computed.
             magnitude = b.at_most(magnitude, b.scalar(_LARGE, z))
         s = b.div(b.mul(r.value, magnitude), b.add(magnitude, b.scalar(size, z)))
         ctx.book("stabiliser", lambda: b.scale(b.mul(s, b.op("Sign", z)), size))

@@ -125,7 +125,7 @@ def _kept_of(b: Builder, s: str, amount: str) -> str:
 def book_bias(ctx: Context, op: Linear, s: str, bias: str | None) -> None:
     def amount() -> str:
         b, shift = ctx.b, on_output(ctx.b, op, bias or "")
-        return _kept_of(b, s, shift) if op.kind == "sum" else b.mul(s, shift)
+        return _kept_of(b, s, shift)
 
     if bias is not None:
         ctx.book("bias", amount)

@@ -75,3 +75,10 @@ def test_there_and_back_is_the_identity() -> None:
     multiplier = Relevance("m").as_multiplier(b, facts, "x")
     back = Relevance(multiplier, "x").as_map(b)
     np.testing.assert_allclose(evaluate(b, back, {"x": x, "m": r}), r, rtol=1e-6)
+
+
+def test_nothing_is_relevant_where_a_guarded_base_is_infinite() -> None:
+    b, _ = _ground()
+    guarded = Relevance("m", "x", guarded=True).as_map(b)
+    found = evaluate(b, guarded, {"x": np.array([[2.0, -np.inf, np.inf, 0.5]], np.float32), "m": M})
+    np.testing.assert_allclose(found, [[2.0, 0.0, 0.0, 2.0]])

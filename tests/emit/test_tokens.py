@@ -158,3 +158,17 @@ def test_ids_that_are_not_looked_up_cannot_be_explained() -> None:
     model = _model(f"f = Cast <to = 1> (ids) e = Unsqueeze(f, flat) {_TAIL}", w=np.ones((1, 4)))
     with pytest.raises(UsageError, match="neither made of floats nor"):
         onnxlrp.convert(model, inputs=["ids"])
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "default", "attnlrp", "gradient-x-input"])
+@pytest.mark.parametrize("target", ["argmax", 1, "top:2"])
+def test_logits_that_are_ruled_out_by_a_mask_lose_nothing(rules: str, target: str | int) -> None:
+    """Some language models set the scores of forbidden tokens to -inf."""
+    masked = _TAIL.replace("y = MatMul(m, head)", "z = MatMul(m, head) y = Add(z, forbidden)")
+    plain = _model(f"e = Gather(words, ids) {_TAIL}")
+    model = _model(f"e = Gather(words, ids) {masked}", forbidden=np.array([-np.inf, 0.0, 0.0]))
+    found = run_onnxruntime(onnxlrp.convert(model, rules=rules, target=target), {"ids": IDS})["ids_relevance"]
+    assert np.isfinite(found).all()
+    if target == 1:
+        expected = run_onnxruntime(onnxlrp.convert(plain, rules=rules, target=1), {"ids": IDS})["ids_relevance"]
+        assert relative_l2(found, expected) < 1e-4
