@@ -75,17 +75,7 @@ def explain_texts(
     _check(texts, options, asked)
     tokenizer = TextTokenizer(options.tokenizer)
     asked = _with_tokens(asked, options, tokenizer)
-    if options.generate:
-        asked = {**asked, "position": "last"}
-    explain: Callable[[str, str | None], Found]
-    if options.similar_to is not None:
-        towers = open_towers(model, asked, top, tokenizer, options.feed, data or {}, options.pooling)
-        job, other = towers.job, options.similar_to
-        explain = lambda text, _pair: towers.explain(text, other)  # noqa: E731
-    else:
-        opened = _open(model, asked, options, data or {}, labels, top, tokenizer)
-        job = replace(opened.job, part="generated") if options.generate else opened.job
-        explain = lambda text, pair: _explain(opened, text, pair, options.generate)  # noqa: E731
+    explain, job = _opened(model, asked, options, data or {}, labels, top, tokenizer)
     prefixes = [Path(out_dir) / f"{'text' if k == 0 else f'text-{k + 1}'}.{job.tag}" for k in range(len(texts))]
     named = [Path(str(value)) for value in (data or {}).values() if isinstance(value, str | Path)]
     refuse_overwriting(
@@ -108,14 +98,16 @@ def _check(texts: Sequence[str], options: TextOptions, asked: Asked) -> None:
         raise UsageError("a text is empty, so there is nothing to explain")
     if options.pairs and len(options.pairs) != len(texts):
         raise UsageError(f"{len(texts)} texts and {len(options.pairs)} texts to pair them with: give as many")
-    if options.similar_to is not None and (options.pairs or options.generate or options.token or asked.get("target")):
+    stated = [asked.get("target"), asked.get("position"), asked.get("rather_than")]
+    stated += [options.token, options.rather_than_token]
+    targeted = any(value is not None for value in stated)
+    if options.similar_to is not None and (options.pairs or options.generate or targeted):
         raise UsageError(
-            "what is explained of two similar texts is their cosine: leave pairs, targets and generate out"
+            "what is explained of two similar texts is their cosine: leave pairs, targets, positions and generate out"
         )
     if options.pooling is not None and (options.similar_to is None or options.pooling not in POOLINGS):
         raise UsageError(f"pooling goes with a text to be similar to, and is one of {', '.join(POOLINGS)}")
-    stated = (asked.get("target"), asked.get("position"), asked.get("rather_than"), options.token)
-    if options.generate and any(value is not None for value in stated):
+    if options.generate and targeted:
         raise UsageError("a generated text explains each of its tokens: leave target, token and position out")
 
 
@@ -133,6 +125,25 @@ def _with_tokens(asked: Asked, options: TextOptions, tokenizer: TextTokenizer) -
     return found
 
 
+def _opened(
+    model: Model,
+    asked: Asked,
+    options: TextOptions,
+    data: Mapping[str, Value],
+    labels: str | Path | Sequence[str] | None,
+    top: int,
+    tokenizer: TextTokenizer,
+) -> tuple[Callable[[str, str | None], Found], Job]:
+    """What explains one text, or a pair, and what all of them share."""
+    other = options.similar_to
+    if other is not None:
+        towers = open_towers(model, asked, top, tokenizer, options.feed, data, options.pooling)
+        return lambda text, _: towers.explain(text, other), towers.job
+    opened = _open(model, asked, options, data, labels, top, tokenizer)
+    job = replace(opened.job, part="generated") if options.generate else opened.job
+    return lambda text, pair: _explain(opened, text, pair, options.generate), job
+
+
 def _open(
     model: Model,
     asked: Asked,
@@ -142,15 +153,15 @@ def _open(
     top: int,
     tokenizer: TextTokenizer,
 ) -> TextModel:
-    asked, place = _position(model, asked)
+    asked, place = _position(model, asked, "last" if options.generate else asked.get("position"))
     explainer, job = open_model(model, asked, labels, top, gives_position=True)
     others = {name: feed.array for name, feed in feeds_for(explainer, data, ImageOptions()).items()}
     inputs = find_text_inputs(explainer, options.feed, tuple(others))
     return TextModel(explainer, job, tokenizer, inputs, others, place)
 
 
-def _position(model: Model, asked: Asked) -> tuple[Asked, int | None]:
-    """How the position is told to the model, and what it is told with every run.
+def _position(model: Model, asked: Asked, wanted: str | int | None) -> tuple[Asked, int | None]:
+    """How the wanted position is told to the model, and what it is told with every run.
 
     A model whose texts are filled up to a fixed length takes the position with every run, because its last position is
     not that of the last token.
@@ -159,14 +170,14 @@ def _position(model: Model, asked: Asked) -> tuple[Asked, int | None]:
     converted = metadata.read(source)
     if converted is not None:
         return asked, -1 if converted.settings.get("position") == "input" else None
-    wanted = asked.get("position")
+    changed = asked.copy()
+    changed["position"] = wanted
     if wanted == "input":
-        return asked, -1
+        return changed, -1
     shapes = (value.type.tensor_type.shape.dim for value in source.graph.input)
     fixed = any(len(dims) == 2 and dims[1].HasField("dim_value") for dims in shapes)
     if not fixed or not (wanted == "last" or (isinstance(wanted, int) and wanted < 0)):
-        return asked, None
-    changed = asked.copy()
+        return changed, None
     changed["position"] = "input"
     return changed, -1 if wanted == "last" else int(wanted)
 
@@ -183,6 +194,3 @@ def _explain(model: TextModel, text: str, pair: str | None, count: int) -> Found
     arrays = {f"output/{name}": value for name, value in found.outputs.items()}
     arrays |= {f"relevance/{name}": value for name, value in found.relevance.items()}
     return Found(text, pair, tuple(passes), reading.top, reading.score_kind, arrays=arrays, notes=notes)
-
-
-__all__ = ["Job", "TextOptions", "TextResult", "explain_texts"]

@@ -92,8 +92,8 @@ def open_towers(
     """
     if metadata.read(load(model).model) is not None:
         raise UsageError("the cosine needs the original model, not one that was converted already")
-    if any(asked.get(name) is not None for name in ("position", "rather_than", "axis")):
-        raise UsageError("what is explained is a cosine: leave position, rather-than and axis out")
+    if asked.get("axis") is not None:
+        raise UsageError("what is explained is a cosine: leave the axis out")
     outputs: Sequence[str | None] = asked.get("outputs") or (None,)
     if len(outputs) > 2:
         raise UsageError(f"a cosine is between two embeddings; {len(outputs)} outputs were named")

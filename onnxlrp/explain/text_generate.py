@@ -41,5 +41,7 @@ def generate(model: TextModel, text: str, pair: str | None, texts: tuple[Encoded
 
 def _likeliest(scores: np.ndarray | None) -> int:
     if scores is None or scores.ndim != 2:
-        raise UsageError("a text is continued by the scores [batch, sequence, tokens]; the explained output is no such")
+        raise UsageError(
+            "a text is continued by the scores [batch, sequence, tokens] of one position; the explained output has none"
+        )
     return int(scores[0].argmax())

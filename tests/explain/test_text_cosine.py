@@ -91,8 +91,11 @@ def test_what_has_no_cosine(tmp_path: Path, options: TextOptions) -> None:
         explained(tmp_path, onnxlrp.convert(model, rules="epsilon"), options)
     with pytest.raises(UsageError, match="pooling mean does not go with an output of 2 axes"):
         explained(tmp_path, model, replace(options, pooling="mean"))
-    with pytest.raises(UsageError, match="leave position, rather-than and axis out"):
-        explained(tmp_path, model, options, rather_than=1)
+    for stated in ({"rather_than": 1}, {"target": 0}, {"position": "last"}):
+        with pytest.raises(UsageError, match="leave pairs, targets, positions and generate out"):
+            explained(tmp_path, model, options, **stated)
+    with pytest.raises(UsageError, match="leave the axis out"):
+        explained(tmp_path, model, options, axis=1)
     with pytest.raises(UsageError, match="3 outputs were named"):
         explained(tmp_path, model, options, outputs=["a", "b", "c"])
     nothing = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding", table=np.zeros((40, 4)))

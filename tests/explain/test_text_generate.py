@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+import onnxlrp
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.text import TextOptions, TextResult, explain_texts
 from onnxlrp.explain.text_tokens import TextTokenizer
@@ -89,6 +90,17 @@ def test_a_model_with_a_cache_starts_with_an_empty_one(tmp_path: Path, options: 
     model = written(nodes, inputs, outputs, two=np.array(2))
     cached, plain = explained(tmp_path, model, options), explained(tmp_path, language_model(), options)
     assert cached.maps == plain.maps
+
+
+@pytest.mark.parametrize("position", ["last", "input"])
+def test_a_converted_model_goes_on_from_the_position_that_it_explains(
+    tmp_path: Path, options: TextOptions, position: str
+) -> None:
+    model = onnxlrp.convert(language_model(), rules="epsilon", position=position)
+    (converted,) = explain_texts(model, ["The cat"], options=options, out_dir=tmp_path)
+    assert converted.maps == explained(tmp_path, language_model(), options).maps
+    with pytest.raises(UsageError, match=r"the scores \[batch, sequence, tokens\] of one position"):
+        explain_texts(onnxlrp.convert(language_model(), rules="epsilon"), ["The"], options=options, out_dir=tmp_path)
 
 
 def test_what_cannot_be_continued(tmp_path: Path, options: TextOptions) -> None:
