@@ -1,7 +1,7 @@
-"""The least that a relevance pass can cost: the forward pass and one transposed pass without anything in between.
+"""About the least that a relevance pass can cost: the forward pass and one transposed pass without masks or divisions.
 
-It is the table `gradient-x-input` with its masks taken out. What it computes means nothing; its time is a bound that no
-table with one transposed pass can go below on the same runtime.
+It is the table `gradient-x-input` with its masks taken out. What it computes means nothing. Max pooling back, sums and
+changes of layout are still in it, as they are emitted, so that it is a bound for this way of emitting only.
 """
 
 from __future__ import annotations

@@ -34,8 +34,9 @@ take turns on the same input, with the same number of threads. A turn is one unt
 ones, whose median counts; before it there is a pause in which the threads of the last one fall asleep.
 Times are medians over the turns, in milliseconds. *ratio* is converted / original: the median of the ratios
 round by round, in brackets the smallest and the largest. With one thread on CPU all times are processor
-times. The rules *bound* are no rules: the forward pass and one transposed pass with nothing in between, which
-no table with one transposed pass can undercut on the same runtime. *counted* is the same from multiply-adds alone.
+times. The rules *bound* are no rules: the forward pass and one transposed pass without masks or divisions, as
+emitted here (max pooling back by Indices, sums and changes of layout are in it). It scatters like any row.
+*counted* is the same as the ratio from multiply-adds alone.
 
 The networks are torchvision's with random weights (of BatchNorm: scales, shifts and statistics too), 224 x
 224 pixels, exported with a dynamic batch; `mobilenetv2-7` is the trained one of the ONNX model zoo, with a
