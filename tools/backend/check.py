@@ -7,7 +7,7 @@ import time
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,12 +18,14 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 from reference.evaluate import Array, reference, relative_l2, to_float64
 
+import onnxlrp
 from backend import emitted, point
 from backend.cases import Case
 from backend.emitted import LRP_0, Conversion
 from backend.results import Result
 from onnxlrp.compile import LEDGER_OUTPUT
 from onnxlrp.errors import ConversionError, OnnxLrpError
+from onnxlrp.planning.model import PlanStep
 from onnxlrp.tables import parse_table
 
 GRADIENT = "gradient-x-input"
@@ -37,6 +39,8 @@ RUNTIME_LIMITS: Mapping[int, tuple[float, float]] = {
     TensorProto.BFLOAT16: (5e-2, 3e-1),
 }
 _SECONDS = 120
+#: Rules that divide relevance otherwise than the derivative does: of an operator in parts, linear as a whole.
+_CHOICES = frozenset({"signal", "half"})
 
 
 class WrongError(Exception):
@@ -141,6 +145,7 @@ def _short(text: str) -> str:
 
 def _check(state: _Case) -> str:
     """Runs all checks at the first point that is smooth; returns what ran the emitted model."""
+    _leave_out_infinite(state)
     gradient = _converted(state)
     explained = gradient.explained(state.case.float_inputs)
     _expect_finite(state, gradient, explained)
@@ -151,6 +156,14 @@ def _check(state: _Case) -> str:
         except _RoughError as error:
             rough[str(error)] = None
     raise WrongError(f"no smooth point found: {'; '.join(rough)}")
+
+
+def _leave_out_infinite(state: _Case) -> None:
+    """Outputs that hold infinite values at finite inputs (masked scores) are not explained, where there are others."""
+    infinite = [y for y in state.outputs if not np.isfinite(np.asarray(state.case.expected[y], np.float64)).all()]
+    if infinite and len(infinite) < len(state.outputs):
+        state.outputs = tuple(y for y in state.outputs if y not in infinite)
+        state.left_out += [f"output {y}: it has infinite values" for y in infinite]
 
 
 def _converted(state: _Case) -> Conversion:
@@ -262,8 +275,9 @@ def _check_at(state: _Case, gradient: Conversion, explained: Sequence[str], way:
             raise WrongError(f"finite: the relevance of {x} has values that are not")
         _slopes(state, at, seeds, x, relevance / at[x], way.tied)
     runtime = _check_in_onnxruntime(state, gradient, explained, at, seeds, outputs)
-    for name in LEDGERS:
-        _check_ledger(state, name, explained, at, seeds)
+    if not way.masked:  # there is no relevance of an infinite value
+        for name in LEDGERS:
+            _check_ledger(state, name, explained, at, seeds)
     if not state.case.expanded:
         _check_linear(state, explained, at, seeds)
     _note_unexplained(state, explained, at, seeds)
@@ -297,9 +311,19 @@ def _check_linear(state: _Case, explained: Sequence[str], at: Mapping[str, Any],
         if not point.is_affine(state.values, at, x, state.rng):
             continue
         table = parse_table(LRP_0, name="lrp-0", source="lrp-0")
+        plan = onnxlrp.plan(state.model, rules=table, target="seed", inputs=(x,), outputs=state.outputs)
+        if _CHOICES & set(_rules(plan.steps)):
+            continue
         conversion = emitted.convert(state.case, state.model, table, state.outputs, (x,))
         outputs = conversion.in_float64({**at, **conversion.seeds(seeds)})
         _slopes_of_linear(state, at, seeds, x, conversion.relevance(outputs, x) / at[x])
+
+
+def _rules(steps: Iterable[PlanStep]) -> Iterator[str]:
+    """The rules of all steps, those inside bodies included."""
+    for step in steps:
+        yield step.rule
+        yield from _rules(step.inner)
 
 
 def _slopes_of_linear(

@@ -39,22 +39,28 @@ def build(name: str, seed: int = 0) -> nn.Module:
         raise LookupError(f"torchvision has no network {name!r}")
     torch.manual_seed(seed)
     network: nn.Module = builder(weights=None).eval()
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    settle(network, SIZE)
+    return network
+
+
+def settle(network: nn.Module, size: int) -> None:
+    """Gives the BatchNorms of an image network, in place, statistics like trained ones, from images of this size."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
     with torch.no_grad():
         for norm in norms:
-            norm.weight.uniform_(0.5, 1.5)
-            norm.bias.normal_(0.0, 0.3)
+            if norm.affine:
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.normal_(0.0, 0.3)
             norm.momentum = None
             norm.reset_running_stats()
             norm.train()
         if norms:
-            network(torch.randn(4, 3, SIZE, SIZE))
+            network(torch.randn(4, 3, size, size))
         for norm in norms:
             norm.eval()
             deviation = norm.running_var.sqrt() if norm.running_var is not None else torch.ones(1)
             if norm.running_mean is not None:
                 norm.running_mean += 0.1 * deviation * torch.randn_like(deviation)
-    return network
 
 
 def export(name: str, path: Path, exporter: str) -> None:

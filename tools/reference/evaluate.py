@@ -100,10 +100,9 @@ def _turn_nodes(nodes: Iterable[NodeProto], kind: int) -> None:
         elif node.op_type == "ConstantOfShape" and not node.attribute:
             value = numpy_helper.from_array(np.zeros(1, helper.tensor_dtype_to_np_dtype(kind)), "value")
             node.attribute.append(helper.make_attribute("value", value))
-        elif node.op_type.startswith("Random") or node.op_type == "EyeLike":
-            for attribute in node.attribute:
-                if attribute.name == "dtype" and attribute.i in _FLOATS:
-                    attribute.i = kind
+        for attribute in node.attribute:
+            if attribute.name in ("dtype", "softmax_precision") and attribute.i in _FLOATS:
+                attribute.i = kind
         for attribute in node.attribute:
             if attribute.type == AttributeProto.TENSOR:
                 _turn_tensor(attribute.t, kind)

@@ -20,6 +20,7 @@ from reference.attention import ATTENTION
 from reference.control import CONTROL
 from reference.recurrent import RECURRENT
 from reference.sampling import SAMPLING
+from reference.widened import WIDENED
 
 Array = np.ndarray
 Slices = tuple[slice, ...]
@@ -371,5 +372,6 @@ OPERATORS: tuple[type[OpRun], ...] = (
     *CONTROL.values(),
     *RECURRENT,
     *SAMPLING,
+    *WIDENED,
     *ATTENTION,
 )
