@@ -25,6 +25,7 @@ _PASSING = frozenset(
         "Mul",
         "Div",
         "Cast",
+        "CastLike",
         "Identity",
         "Reshape",
         "Transpose",
@@ -74,7 +75,8 @@ def _is_guarded(at: Situation, tensor: str) -> bool:
     """Whether what reads a softmax sorts out rows of which everything is masked, and which are no numbers."""
     readers = at.graph.consumers.get(tensor, ())
     return any(
-        node.op in ("Where", "IsNaN") or (node.op == "Cast" and _is_guarded(at, node.outputs[0])) for node in readers
+        node.op in ("Where", "IsNaN") or (node.op in ("Cast", "CastLike") and _is_guarded(at, node.outputs[0]))
+        for node in readers
     )
 
 

@@ -154,19 +154,25 @@ def test_masks_by_infinity_leave_float32_finite(rules: str) -> None:
         assert found[f"{name}_relevance"].any()
 
 
-def test_rows_that_a_network_sorts_out_itself_stay_finite() -> None:
+@pytest.mark.parametrize("at_run_time", [False, True])
+def test_rows_that_a_network_sorts_out_itself_stay_finite(at_run_time: bool) -> None:
     """A row of which everything is masked has no softmax; networks put zeros in its place."""
     mask = np.where(BOOL_MASK, 0.0, -np.inf)
     mask[1] = -np.inf
     net = Net(np.float32)
     q, k, v = (net.input(n, s) for n, s in zip("abc", (Q, K, V), strict=True))
     scores = net.op("Mul", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2])), net.constant(0.5))
-    probabilities = net.op("Softmax", net.op("Add", scores, net.constant(mask)))
+    if at_run_time:
+        seen = net.input("seen", mask.shape, np.bool_)
+        added = net.op("CastLike", net.op("Where", seen, net.constant(0.0), net.constant(-np.inf)), scores)
+    else:
+        added = net.constant(mask)
+    probabilities = net.op("Softmax", net.op("Add", scores, added))
     guarded = net.op("Where", net.constant(np.isneginf(mask).all(1)[:, None]), net.constant(0.0), probabilities)
     emitted = onnxlrp.convert(net.model(net.op("MatMul", guarded, v)), rules=GRADIENT, target="seed")
     one = attended(Q, K, V, mask=mask)
     explained = explain_seeded(one.model(), GRADIENT, one.feeds())
-    feeds = {n: x.astype(np.float32) for n, x in one.feeds().items()}
+    feeds = {n: x.astype(np.float32) for n, x in one.feeds().items()} | ({"seen": mask == 0} if at_run_time else {})
     found = run_onnxruntime(emitted, {**feeds, "lrp_seed": explained.seed.astype(np.float32)})
     for name in "abc":
         assert relative_l2(found[f"{name}_relevance"], explained.relevance[name]) < 1e-5
