@@ -18,7 +18,8 @@ def select(ctx: Context, op: Selection, given: Given, p: Parameters) -> Contribu
     multipliers = all(r.is_multiplier_of(y) for y, r in given.items())
     values = {y: r.value if multipliers else r.as_map(b) for y, r in given.items()}
     back = op.adjoint(b, values)
-    found = [(x, Relevance(v, x) if multipliers else Relevance(v)) for x, v in back.items()]
+    guarded = any(r.guarded for r in given.values())
+    found = [(x, Relevance(v, x, guarded) if multipliers else Relevance(v)) for x, v in back.items()]
     if op.absorbs:
         book_difference(ctx, "bias", list(given.values()), [r for _, r in found])
     return found
@@ -26,7 +27,7 @@ def select(ctx: Context, op: Selection, given: Given, p: Parameters) -> Contribu
 
 def select_derivative(ctx: Context, op: Selection, given: Given, p: Parameters) -> Contributions:
     """The derivative: the same transport, of multipliers."""
-    as_multipliers = {y: Relevance(r.as_multiplier(ctx.b, ctx.facts, y), y) for y, r in given.items()}
+    as_multipliers = {y: Relevance(r.as_multiplier(ctx.b, ctx.facts, y), y, r.guarded) for y, r in given.items()}
     return select(ctx, op, as_multipliers, p)
 
 
