@@ -315,6 +315,9 @@ def _check_linear(state: _Case, explained: Sequence[str], at: Mapping[str, Any],
         if _CHOICES & set(_rules(plan.steps)):
             continue
         conversion = emitted.convert(state.case, state.model, table, state.outputs, (x,))
+        if any(node.op_type in ("Loop", "Scan") for node in conversion.model.graph.node):
+            # The rules inside a body are those for any number of iterations; one iteration may be affine by chance.
+            continue
         outputs = conversion.in_float64({**at, **conversion.seeds(seeds)})
         _slopes_of_linear(state, at, seeds, x, conversion.relevance(outputs, x) / at[x])
 
