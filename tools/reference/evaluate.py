@@ -24,10 +24,23 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 
 def reference(model: ModelProto) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """The model as a function from inputs to outputs: `onnx.reference` with the operators beside this file."""
+    model = _with_named_outputs(model)
     evaluator = ReferenceEvaluator(model, new_ops=list(OPERATORS))
     _round_to_bfloat16(evaluator, model)
     names = [output.name for output in model.graph.output]
     return lambda feeds: dict(zip(names, evaluator.run(names, dict(feeds)), strict=True))
+
+
+def _with_named_outputs(model: ModelProto) -> ModelProto:
+    """The evaluator stores an output that nobody wants under "", and gives it to whoever leaves an input out."""
+    if all(name for node in model.graph.node for name in node.output):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for number, node in enumerate(copy.graph.node):
+        for i, name in enumerate(node.output):
+            node.output[i] = name or f"unwanted/{number}/{i}"
+    return copy
 
 
 def _round_to_bfloat16(evaluator: ReferenceEvaluator, model: ModelProto) -> None:

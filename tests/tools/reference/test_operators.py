@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, parser
 from onnx.backend.test.loader import load_model_tests
 
 from tests.support.evaluate import relative_l2, run_onnxruntime, run_reference
@@ -159,3 +159,16 @@ def test_recurrent_attention_against_the_cases_of_the_standard(op: str) -> None:
         found = run_reference(case.model, feeds).values()
         for ours, theirs in zip(found, outputs, strict=True):
             np.testing.assert_allclose(ours.astype(np.float64), theirs.astype(np.float64), rtol=2e-2, atol=2e-3)
+
+
+def test_an_output_that_nobody_wants_is_not_an_input_that_was_left_out() -> None:
+    """A bound of Clip that is left out bounds nothing."""
+    model = parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        g (float[2,6] x) => (float[2,3] y) <float top = {0.5}> {
+            first, half = Split <axis = 1, num_outputs = 2> (x)
+            y = Clip (half, , top)
+        }""")
+    model.graph.node[0].output[0] = ""
+    data = np.arange(12, dtype=np.float32).reshape(2, 6) - 8
+    np.testing.assert_array_equal(run_reference(model, {"x": data})["y"], np.minimum(data[:, 3:], 0.5))
