@@ -22,8 +22,9 @@ import torch
 from rich.console import Console
 from zoo import report, store
 from zoo.export import EXPORTERS
-from zoo.measure import Row, rows
+from zoo.measure import rows
 from zoo.networks import networks
+from zoo.row import Row
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _RESULTS = _REPOSITORY / "models" / "cache" / "architectures.jsonl"

@@ -6,9 +6,8 @@ import gc
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,40 +16,7 @@ import onnxlrp
 from onnxlrp.errors import ConversionError
 from zoo.export import export
 from zoo.networks import Array, Network, build, images
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was measured on one export of one network. Differences are relative; None: not measured.
-
-    Attributes:
-        stage: what failed: "build", "export", "convert" or "verify"; empty where nothing did.
-        apart: distance of the maps of both exporters, on the second of them.
-    """
-
-    name: str
-    exporter: str
-    nodes: int = 0
-    seconds: float = 0.0
-    forward: float | None = None
-    ledger: float | None = None
-    widest: str = ""
-    batch: float | None = None
-    reason: str = ""
-    stage: str = ""
-    group: str = ""
-    family: str = ""
-    part: str = ""
-    size: int = 0
-    rules: str = ""
-    apart: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        return not self.reason
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+from zoo.row import Row
 
 
 def measure(name: str, exporter: str, path: Path, sample: Array, rules: str) -> Row:

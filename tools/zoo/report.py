@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 
 import onnx
 import onnxruntime
-import torch
 
 from onnxlrp.version import VERSION
-from zoo.measure import Row
+from zoo.row import Row
 
 GROUPS = ("classification", "segmentation", "detection", "timm")
 
@@ -35,7 +35,7 @@ def markdown(rows: Sequence[Row]) -> str:
             [_totals(group, [r for r in rows if r.group == group]) for group in GROUPS],
         ),
         f"Versions: onnxlrp {VERSION}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}.",
+        f"torch {version('torch')}, Python {platform.python_version()}.",
     ]
     for group in GROUPS:
         inside = sorted((r for r in rows if r.group == group), key=lambda r: (r.name, r.exporter))

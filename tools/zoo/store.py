@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo.measure import Row
+from zoo.row import Row
 
 
 def read(path: Path) -> list[Row]:
