@@ -31,9 +31,8 @@ def lowers(ops: str, *, domain: str = "", treatment: str = "") -> Callable[[Lowe
 
     def add(lower: Lower) -> Lower:
         for op in ops.split():
-            if (domain, op) in _LOWERINGS:
-                raise ValueError(f"operator {op} is taken apart twice")
-            _LOWERINGS[domain, op] = lower
+            before = _LOWERINGS.get((domain, op))
+            _LOWERINGS[domain, op] = lower if before is None else _either(before, lower)
         if treatment:
             register(ops, COMPOSITE, treatment, "that of its parts", data=None, domain=domain)(_refused_by(lower))
         return lower
@@ -44,6 +43,16 @@ def lowers(ops: str, *, domain: str = "", treatment: str = "") -> Callable[[Lowe
 def lowers_whatever(lower: Lower) -> Lower:
     """Registers a way of taking nodes apart that goes by their tensors, whatever the operator; it is asked first."""
     _WHATEVER.append(lower)
+    return lower
+
+
+def _either(first: Lower, second: Lower) -> Lower:
+    """The first of two forms that applies: an operator may be taken apart for several reasons."""
+
+    def lower(at: Situation, b: Builder) -> Sequence[str] | Refusal | None:
+        found = first(at, b)
+        return second(at, b) if found is None else found
+
     return lower
 
 
