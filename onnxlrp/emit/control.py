@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx
@@ -117,9 +118,13 @@ def _account_totals(found: BodyPass) -> list[str]:
     return [summed(found.b, found.accounts.get(name, ())) for name in ABSORBED]
 
 
+def _itself(tensor: str) -> str:
+    return tensor
+
+
 def _book_totals(ctx: Context, totals: Sequence[str]) -> None:
     for name, total in zip(ABSORBED, totals, strict=True):
-        ctx.book(name, lambda total=total: total)  # type: ignore[misc]
+        ctx.book(name, partial(_itself, total))
 
 
 # -- If ----------------------------------------------------------------------------------------------------------------
@@ -287,7 +292,7 @@ class _Backward:
                 contributions.append((x, r))
             elif state.tensor in self.found.relevance:
                 # State that starts from a constant keeps what comes back to it, as a bias does.
-                self.ctx.book("bias", lambda r=r: r.as_map(self.b))  # type: ignore[misc]
+                self.ctx.book("bias", partial(r.as_finite_map, self.b))
         if self.ctx.ledger.enabled:
             _book_totals(self.ctx, finals[len(self.states) - len(ABSORBED) : len(self.states)])
         return contributions
