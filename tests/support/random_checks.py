@@ -16,6 +16,8 @@ GRADIENT = "gradient-x-input"
 #: Tables under which the ledger of every step has to close.
 TABLES = ("epsilon", "default", "epsilon-plus", "epsilon-alpha2-beta1")
 _DIRECTIONS, _TRIES = 2, 8
+#: What rounding constants such as 1/3 to float32 leaves over where contributions of size 1 cancel.
+_CONSTANTS = 1e-6
 
 
 def expect_gradient(graph: RandomGraph) -> None:
@@ -50,7 +52,7 @@ def _expect_slopes(
             continue  # a kink lies within the step: another direction may miss it
         shares = multiplier * direction
         unit = float(np.linalg.norm(shares)) + abs(slope.value)
-        assert abs(float(shares.sum()) - slope.value) <= 1e-5 * unit + slope.error
+        assert abs(float(shares.sum()) - slope.value) <= 1e-5 * unit + slope.error + _CONSTANTS
         compared += 1
         if compared == _DIRECTIONS:
             return

@@ -249,6 +249,7 @@ def _slopes(
             return float("nan")
         return sum(float(_weighted(seeds[y], v).sum()) for y, v in zip(state.outputs, values, strict=True))
 
+    compared: list[tuple[Array, point.Slope]] = []
     for direction in point.directions(at[x], state.rng, tied):
         found = point.slope(f, at, x, direction, size)
         if multiplier is None:
@@ -257,10 +258,16 @@ def _slopes(
             continue
         if not found.smooth:
             raise _RoughError(f"a kink or a pole beside the inputs ({x})")
-        shares = multiplier * direction
-        unit = float(np.linalg.norm(shares)) + abs(found.value) or 1.0
-        off = abs(float(shares.sum()) - found.value) / unit
-        state.count("differences", off, SLOPE_LIMIT, f"the gradient of {x}", found.error / unit)
+        compared.append((multiplier * direction, found))
+    # Errors are relative to the steepest direction: what is flat beside it is known no better.
+    unit = max((float(np.linalg.norm(shares)) + abs(found.value) for shares, found in compared), default=0.0)
+    for shares, found in compared:
+        off, rounding = abs(float(shares.sum()) - found.value), found.error
+        if unit > rounding:
+            state.count("differences", off / unit, SLOPE_LIMIT, f"the gradient of {x}", rounding / unit)
+        else:
+            # Saturated through and through: that the gradient is as small as rounding is all that can be seen.
+            state.count("differences, flat", off, 2 * rounding, f"the gradient of {x}")
     return False
 
 
