@@ -72,7 +72,9 @@ def main(
             store.append(results, [row])
             console.print(_line(row), markup=False, soft_wrap=True)
     found = store.read(results)
-    output.write_text(report.markdown(found), encoding="utf-8")
+    measured = {(r.group, r.name) for r in found}
+    unmeasured = [n.name for n in networks() if (n.group, n.name) not in measured]
+    output.write_text(report.markdown(found, unmeasured), encoding="utf-8")
     console.print(f"written: {output}")
     sys.exit(1 if any(r.stage in ("convert", "verify") for r in found) else 0)
 

@@ -25,7 +25,8 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_page_counts_and_gives_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "version", lambda package: "2.0")
-    page = report.markdown([GOOD, replace(GOOD, exporter="torchscript", apart=1e-5), BAD, UNKNOWN])
+    page = report.markdown([GOOD, replace(GOOD, exporter="torchscript", apart=1e-5), BAD, UNKNOWN], ["later"])
+    assert "Not measured yet: 1 networks (`later`)." in page
     assert "| timm | 3 | 4 | 2 | 1 | 0 | 1 |" in page
     assert "| `odd` | dynamo | convert | one node stands in the way |" in page
     assert "| `new` | dynamo | export | no such operator |" in page

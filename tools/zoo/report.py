@@ -23,8 +23,8 @@ distance between the maps of class 0 of both exports, in float32. *Image* is the
 A network that torch itself cannot export counts as such, not as one that onnxlrp cannot convert."""
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The page of all rows."""
+def markdown(rows: Sequence[Row], unmeasured: Sequence[str] = ()) -> str:
+    """The page of all rows; `unmeasured` are the names of networks of which there is none."""
     parts = [
         "# Architectures",
         "<!-- Written by tools/architectures.py. -->",
@@ -37,6 +37,8 @@ def markdown(rows: Sequence[Row]) -> str:
         f"Versions: onnxlrp {VERSION}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, "
         f"torch {version('torch')}, Python {platform.python_version()}.",
     ]
+    if unmeasured:
+        parts.append(f"Not measured yet: {len(unmeasured)} networks ({', '.join(f'`{n}`' for n in unmeasured)}).")
     for group in GROUPS:
         inside = sorted((r for r in rows if r.group == group), key=lambda r: (r.name, r.exporter))
         failed = [r for r in inside if not r.passed]
