@@ -35,20 +35,19 @@ from onnxlrp.rules.recipe import (
 def _positive_sum(ctx: Context, op: Linear, r: Relevance, p: Parameters, shift: float) -> tuple[str, float]:
     """(d, c): c * d = sum of positive contributions and positive bias + shift, right wherever relevance is.
 
-    With x >= 0 that is one run with W+. Otherwise, with F = |W| |x| + |b|, the positive contributions are (z + F) / 2,
-    which again costs one run, since z is there already; c = 1/2 is left to the caller, who can fold it elsewhere.
+    With x >= 0 that is one run with W+. Where there is relevance at z > 0 only, it is (z + F) / 2, F = |W| |x| + |b|,
+    which again costs one run, since z is there already; c = 1/2 is left to the caller, who can fold it elsewhere. For
+    z < 0 that would cancel and leave mere rounding, so that signed x there take two runs.
     """
     b = ctx.b
     if inputs_nonnegative(ctx, op):
         return run(b, op, parts_of(b, op, "plus"), bias_of(b, op, p, b.positive), shift), 1.0
-    if all(isinstance(t.map, Fixed) for t in op.terms):
-        # A map of one sign needs one run in any case.
-        halves = [(m, b.positive(x)) for m, x in parts_of(b, op, "plus")]
-        halves += [(m, b.negative(x)) for m, x in parts_of(b, op, "minus")]
+    fixed = all(isinstance(t.map, Fixed) for t in op.terms)
+    if fixed or not only_where_positive(ctx, op, r) or (op.bias is not None and not uses_bias(op, p)):
+        halves = [(m, x if ctx.facts.nonnegative(x) else b.positive(x)) for m, x in parts_of(b, op, "plus")]
+        halves += [(m, b.negative(x)) for m, x in parts_of(b, op, "minus") if not ctx.facts.nonnegative(x)]
         return run(b, op, halves, bias_of(b, op, p, b.positive), shift), 1.0
     z = output_of(ctx, op, r, p)
-    if op.bias is not None and not uses_bias(op, p):
-        z = b.sub(op.y, on_output(b, op, op.bias(b)))
     sizes = [(part, x if ctx.facts.nonnegative(x) else b.op("Abs", x)) for part, x in parts_of(b, op, "abs")]
     whole = run(b, op, sizes, bias_of(b, op, p, lambda bias: b.op("Abs", bias)), 2.0 * shift)
     # Rounding must not take a sum of positive terms below its smallest possible value.

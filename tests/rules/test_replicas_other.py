@@ -17,6 +17,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxlrp
+from onnxlrp.tables import parse_table
 from tests.support.elementwise_cases import ACTIVATIONS, GATES, SCALINGS
 from tests.support.evaluate import reference, relative_l2, run_onnxruntime, to_float64
 from tests.support.explained import Explained, explain_seeded
@@ -326,3 +327,18 @@ def test_the_emitted_model_runs_in_onnxruntime(case: str) -> None:
             assert actual[name].dtype == (np.float32 if name.endswith("_relevance") else y.dtype)
             assert actual[name].shape == value.shape
             assert relative_l2(actual[name], value) < 1e-3
+
+
+def test_z_plus_is_exact_where_positive_contributions_nearly_vanish() -> None:
+    """Beside -1 a positive contribution of 1e-5 must not drown in rounding, in float32 either."""
+    x = np.array([[1.0, -1e-5]], np.float32)
+    net = Net(np.float32)
+    weight = np.array([[-1.0], [-1.0]])
+    layer = net.op("MatMul", net.input("x", [1, 2]), net.constant(weight))
+    model = net.model(net.op("Mul", layer, net.constant(np.array(3.0))), ranks=[2])
+    rules = parse_table(table({"linear": ("z-plus", {})}), name="z-plus", source="z-plus")
+    emitted = onnxlrp.convert(model, rules=rules, target="seed")
+    found = run_onnxruntime(emitted, {"x": x, "lrp_seed": np.ones((1, 1), np.float32)})["x_relevance"]
+    z = float((x @ weight)[0, 0]) * 3.0
+    positive = 1e-5 * 3.0
+    np.testing.assert_allclose(found, [[0.0, positive / (positive + 1e-6) * z]], rtol=1e-4)
