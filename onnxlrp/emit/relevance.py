@@ -7,14 +7,12 @@ forms"). With base = Relu(z), `stands_in` says that base and z agree wherever R 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.understand.facts import Facts
-
-#: No score is larger that means anything.
-_INFINITE = 1e30
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Relevance:
         product = b.mul(self.base, self.value)
         if not self.guarded:
             return product
-        finite = b.op("Less", b.op("Abs", self.base), b.scalar(_INFINITE, self.base))
+        finite = b.op("Less", b.op("Abs", self.base), b.scalar(math.inf, self.base))
         return b.where(finite, product, b.scalar(0.0, product))
 
     def as_finite_map(self, b: Builder) -> str:
