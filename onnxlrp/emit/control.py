@@ -11,7 +11,7 @@ taken as a map once a body hands it back as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -56,7 +56,7 @@ def carry(ctx: Context, op: Control, given: Given, run: RunBody) -> Contribution
 
 def _enter(b: Builder, r: Relevance, outside: str, inside: str) -> Relevance:
     """Relevance of a tensor of the graph around as that of the same tensor inside a body."""
-    return Relevance(r.value, inside) if r.is_multiplier_of(outside) else Relevance(r.as_map(b))
+    return Relevance(r.value, inside, r.guarded) if r.is_multiplier_of(outside) else Relevance(r.as_map(b))
 
 
 def _in_form(b: Builder, r: Relevance | None, tensor: str, multiplier: bool) -> str:
@@ -180,7 +180,7 @@ class _Backward:
     def __init__(self, ctx: Context, op: Control, given: Given, run: RunBody) -> None:
         self.ctx, self.op, self.given = ctx, op, given
         self.b, self.part, self.body = ctx.b, op.bodies[0], op.bodies[0].body
-        node, inputs, outputs = op.node, self.body.inputs, self.body.outputs
+        node, inputs = op.node, self.body.inputs
         self.carried = [c for c in op.carried if inputs[c[1]] in self.part.between or _at(node.outputs, c[3]) in given]
         self.captured = [c for c in self.part.active if c in self.body.captured and c in self.part.between]
         self.stem = self.b.unique("backward")
@@ -191,7 +191,6 @@ class _Backward:
             for _, i, _, n in self.carried
         }
         self.multiplier.update(dict.fromkeys(self.captured, True))
-        self._outputs = outputs
         self._declare()
         while True:
             self.found = self._attempt(run)
@@ -204,15 +203,9 @@ class _Backward:
         self.graph = self._graph()
 
     def stacked_relevance(self, position: int) -> Relevance:
-        """What was given for the stacked output that is output `position` of the body."""
-        n = next(n for o, n in self.op.stacked if o == position)
-        return self.given[self.op.node.outputs[n]]
-
-    def stacked_tensor(self, position: int) -> str:
-        """The same as one tensor, in the form in which its slices are used."""
-        n = next(n for o, n in self.op.stacked if o == position)
-        r = self.stacked_relevance(position)
-        return r.value if r.is_multiplier_of(self.op.node.outputs[n]) else r.as_map(self.b)
+        """What was given for the stacked output that is output `position` of the body, all slices in one tensor."""
+        outside = next(self.op.node.outputs[n] for o, n in self.op.stacked if o == position)
+        return _enter(self.b, self.given[outside], outside, self.body.outputs[position])
 
     def _declare(self) -> None:
         """Makes the element types of the names that stand for relevance known."""
@@ -220,7 +213,7 @@ class _Backward:
         for tensor in self.multiplier:
             self.b.declare(self._state_name(tensor), inner.dtype(tensor))
         for o, name in self.stacked.items():
-            self.b.declare(name, self.b.dtype(self.stacked_tensor(o)))
+            self.b.declare(name, self.b.dtype(self.stacked_relevance(o).value))
         for name in ABSORBED:
             self.b.declare(self._account(name), int(TensorProto.DOUBLE))
 
@@ -230,16 +223,11 @@ class _Backward:
     def _attempt(self, run: RunBody) -> BodyPass:
         start: dict[str, list[Relevance]] = {}
         for _, i, o, _ in self.carried:
-            inside = self._outputs[o]
-            start.setdefault(inside, []).append(
-                Relevance(
-                    self._state_name(self.body.inputs[i]), inside if self.multiplier[self.body.inputs[i]] else None
-                )
-            )
+            inside, tensor = self.body.outputs[o], self.body.inputs[i]
+            base = inside if self.multiplier[tensor] else None
+            start.setdefault(inside, []).append(Relevance(self._state_name(tensor), base))
         for o, name in self.stacked.items():
-            n = next(n for position, n in self.op.stacked if position == o)
-            whole = self.stacked_relevance(o).is_multiplier_of(self.op.node.outputs[n])
-            start.setdefault(self._outputs[o], []).append(Relevance(name, self._outputs[o] if whole else None))
+            start.setdefault(self.body.outputs[o], []).append(replace(self.stacked_relevance(o), value=name))
         return _run(self.ctx, self.part, start, run)
 
     def _state_name(self, tensor: str) -> str:
@@ -336,7 +324,7 @@ def _loop(ctx: Context, op: Control, given: Given, run: RunBody) -> Contribution
         graph.before.append(node_proto("Gather", f"{stem}/untape/{i}", [tape, index], [name], {"axis": 0}))
     graph.before.append(node_proto("Identity", f"{stem}/true", [b.constant(np.asarray(True))], [body.inputs[1]], {}))
     for o, name in back.stacked.items():
-        source = back.stacked_tensor(o)
+        source = back.stacked_relevance(o).value
         graph.before.append(node_proto("Gather", name, [source, index], [name], {"axis": 0}))
     count = b.op("Squeeze", b.op("Shape", tapes[0]), b.integers([0]))
     b.alias(b.sub(count, b.constant_int(1)), last)
@@ -370,7 +358,7 @@ def _scan(ctx: Context, op: Control, given: Given, run: RunBody) -> Contribution
         if body.inputs[i] in reads or (k == 0 and not slices and not back.stacked):
             slices.append((node.inputs[n], body.inputs[i], axes[k], 1 - directions[k]))
     for o, name in back.stacked.items():
-        slices.append((back.stacked_tensor(o), name, out_axes[o - first], 1 - out_directions[o - first]))
+        slices.append((back.stacked_relevance(o).value, name, out_axes[o - first], 1 - out_directions[o - first]))
     inputs = [_value(s.name, b.dtype(s.initial)) for s in back.states]
     inputs += [_value(name, b.own_dtype(tensor)) for tensor, name, *_ in slices]
     types = [dtype for _, dtype in graph.outputs]

@@ -35,7 +35,7 @@ def scale(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributio
     """y = c x: R_x = R_y, summed over what x was broadcast to."""
     b = ctx.b
     if r.is_multiplier_of(op.y):
-        return [(op.x, Relevance(b.sum_to(op.factor(b, r.value), op.y, op.x), op.x))]
+        return [(op.x, Relevance(b.sum_to(op.factor(b, r.value), op.y, op.x), op.x, r.guarded))]
     if b.graph.shape(op.x) is not None and b.graph.shape(op.x) == b.graph.shape(op.y):
         return [(op.x, r)]
     return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x)))]
@@ -43,7 +43,7 @@ def scale(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributio
 
 def scale_derivative(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributions:
     """y = c x: m_x = c m_y."""
-    return scale(ctx, op, Relevance(r.as_multiplier(ctx.b, ctx.facts, op.y), op.y), p)
+    return scale(ctx, op, Relevance(r.as_multiplier(ctx.b, ctx.facts, op.y), op.y, r.guarded), p)
 
 
 def contributions(ctx: Context, op: Attributed, r: Relevance, p: Parameters) -> Contributions:

@@ -172,3 +172,21 @@ def test_logits_that_are_ruled_out_by_a_mask_lose_nothing(rules: str, target: st
     if target == 1:
         expected = run_onnxruntime(onnxlrp.convert(plain, rules=rules, target=1), {"ids": IDS})["ids_relevance"]
         assert relative_l2(found, expected) < 1e-4
+
+
+@pytest.mark.parametrize("rules", ["epsilon", "gradient-x-input"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        "y = Mul(v, two)",
+        "y = If(yes) <then_branch = t () => (float[N,3] a) { a = Exp(v) },"
+        " else_branch = e () => (float[N,3] c) { c = Identity(v) }>",
+    ],
+)
+def test_infinite_scores_stay_guarded_behind_a_factor_and_in_a_branch(rules: str, last: str) -> None:
+    tail = _TAIL.replace("y = MatMul(m, head)", f"z = MatMul(m, head) u = Add(z, forbidden) v = Identity(u) {last}")
+    more = {"forbidden": np.array([-np.inf, 0.0, 0.0]), "two": np.array(2.0), "yes": np.array(False)}
+    model = _model(f"e = Gather(words, ids) {tail}", **more)
+    found = run_onnxruntime(onnxlrp.convert(model, rules=rules), {"ids": IDS})["ids_relevance"]
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0
