@@ -1,0 +1,1 @@
+"""One file per family of metrics; importing this package fills the registry."""
