@@ -10,7 +10,9 @@ from onnxlrp.evaluation.case import Array, Case
 
 #: Parameters of a metric by name; every one has a default.
 Settings = Mapping[str, float]
-#: One number per sample for each part of the metric, float64 [n]; NaN where a sample cannot be judged.
+#: One number per sample for each part of the metric, float64 [n]; NaN where a sample cannot be judged. A part of shape
+#: [n, steps] is a curve over equal steps from nothing taken away (0) to everything (1): the report draws its mean, and
+#: no table has it; it has no entry in `better`.
 Parts = Mapping[str, Array]
 Measure = Callable[[Case, Settings], Parts]
 
