@@ -4,11 +4,12 @@
     python tools/bench.py --quick                         one model, a minute
     python tools/bench.py                                 everything; goes on where it was cut off
     python tools/bench.py --models resnet50 --batch 1     a part of it
+    python tools/bench.py --models bert-base,vit-base,gpt2-small    the transformers
     python tools/bench.py --provider cuda --results benchmarks-cuda.json --with-results benchmarks.json
     python tools/bench.py --profile resnet50 epsilon-plus
 
-Needs onnxlrp with onnxruntime. torch, torchvision and onnxscript export the networks; with zennit installed
-too it is measured beside. Exit code 1: nothing could be measured; 2: wrong usage.
+Needs onnxlrp with onnxruntime. torch, torchvision, transformers and onnxscript export the networks; with zennit
+installed too it is measured beside. Exit code 1: nothing could be measured; 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -36,15 +37,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-RULES = (
-    "epsilon",
-    "gradient-x-input",
-    "epsilon-plus",
-    "epsilon-plus-flat",
-    "epsilon-gamma-box",
-    "epsilon-alpha2-beta1",
-    "default",
-)
 QUICK_RULES = ("epsilon", "epsilon-plus")
 _CACHE = machine.REPOSITORY / "models" / "cache" / "benchmark"
 
@@ -83,11 +75,19 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
-    "--models", "names", callback=_words, help="Names of torchvision networks, mobilenetv2-7, or .onnx files."
+    "--models",
+    "names",
+    callback=_words,
+    help=f"Names of torchvision networks, {', '.join((*models.TRANSFORMERS, *models.FETCHED))}, or .onnx files.",
 )
-@click.option("--rules", callback=_words, help=f"Rule tables, or {BOUND}. [default: {','.join(RULES)}]")
+@click.option(
+    "--rules",
+    callback=_words,
+    help=f"Rule tables, or {BOUND}. [default: {','.join(models.RULES)};"
+    f" for transformers {','.join(models.TRANSFORMER_RULES)}]",
+)
 @click.option("--batch", "batches", callback=_numbers, default="1,8", show_default=True, help="Batch sizes.")
-@click.option("--on-demand", default="default", show_default=True, help="Rule table measured on demand; - for none.")
+@click.option("--on-demand", help="Rule table measured on demand; - for none. [default: default; attnlrp]")
 @click.option("--no-peer", is_flag=True, help="Leave zennit and PyTorch out.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
@@ -137,7 +137,7 @@ def bench(
     names: tuple[str, ...] | None,
     rules: tuple[str, ...] | None,
     batches: tuple[int, ...],
-    on_demand: str,
+    on_demand: str | None,
     no_peer: bool,
     provider: str,
     threads: int,
@@ -155,10 +155,10 @@ def bench(
 ) -> None:
     """Measure converted models against the originals, each in a process of its own, in turn."""
     choice = measure.Choice(
-        models=names or (*models.NETWORKS, *models.FETCHED),
-        rules=rules or RULES,
+        models=names or (*models.NETWORKS, *models.FETCHED, *models.TRANSFORMERS),
+        rules=rules or None,
         batches=batches,
-        on_demand=None if on_demand == "-" else on_demand,
+        on_demand="" if on_demand == "-" else on_demand,
         peer=not no_peer and measure.peers_installed(),
         provider=provider,
         threads=threads,
@@ -234,7 +234,13 @@ def _profile(choice: measure.Choice, name: str, rules: str) -> None:
         model = models.obtain(name, choice.cache, choice.exporter)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "converted.onnx"
-            asked = {"path": str(model.path), "out": str(out), "rules": rules, "on_demand": False}
+            asked = {
+                "path": str(model.path),
+                "out": str(out),
+                "rules": rules,
+                "on_demand": False,
+                "position": model.position,
+            }
             in_own_process("convert", **asked)
             for path, what in ((model.path, "original"), (out, f"converted with {rules}")):
                 spent = _spent(choice, path, batch)

@@ -98,6 +98,9 @@ def test_who_did_not_run_has_neither_time_nor_ratio():
         ("efficientnet_b0", "epsilon-alpha2-beta1", 6.5),
         ("resnet50", "deconvnet", None),
         ("my-model", "epsilon", None),
+        ("bert-base", "attnlrp", 2.3),
+        ("gpt2-small", "gradient-x-input", None),
+        ("resnet50", "attnlrp", None),
     ],
 )
 def test_time_budgets(model, rules, limit):
@@ -186,7 +189,7 @@ def test_the_bound_is_a_converted_model_without_its_masks(tmp_path):
     )
     path, out = tmp_path / "m.onnx", tmp_path / "bound.onnx"
     onnx.save(model, path)
-    worker.convert({"path": str(path), "out": str(out), "rules": bound.BOUND, "on_demand": False})
+    worker.convert({"path": str(path), "out": str(out), "rules": bound.BOUND, "on_demand": False, "position": None})
     stripped = onnx.load(out)
     onnx.checker.check_model(stripped)
     ops = [node.op_type for node in stripped.graph.node]
@@ -215,7 +218,7 @@ def a_choice(**changes: Any) -> measure.Choice:
         "models": ["resnet50"],
         "rules": ["epsilon"],
         "batches": [1],
-        "on_demand": None,
+        "on_demand": "",
         "peer": True,
         "provider": "cpu",
         "threads": 2,
@@ -237,6 +240,17 @@ def test_who_takes_part():
     assert names("default") == names("epsilon", peer=False) == ["original", "converted"]
     assert names("epsilon", network=None) == ["original", "converted"]
     assert names("default", on_demand=True) == ["original", "off", "on"]
+    assert names("attnlrp") == ["original", "converted"]
+    assert names("attnlrp", network="bert-base") == ["original", "converted", "torch"]
+
+
+def test_what_is_measured_where_nothing_is_named():
+    choice = a_choice(rules=None, on_demand=None, batches=[1, 8])
+    assert choice.rules_for("bert-base") == ("attnlrp", "gradient-x-input")
+    assert choice.rules_for("vgg16") == models.RULES
+    assert (choice.on_demand_for("bert-base"), choice.on_demand_for("vgg16")) == ("attnlrp", "default")
+    assert choice.steps("bert-base") == 3 * (1 + 2 * choice.rounds.number)
+    assert a_choice(rules=["epsilon"], on_demand="").steps("bert-base") == 1 + choice.rounds.number
 
 
 # -- results that are kept

@@ -25,10 +25,15 @@ TIME: Mapping[str, tuple[float, float]] = {
 }
 _LARGE = ("vgg", "resnet")
 _SMALL = ("mobilenet", "efficientnet", "densenet")
+_TRANSFORMERS = ("bert-", "vit-", "gpt2-")
+#: Rule table -> limit for transformers.
+TRANSFORMER_TIME: Mapping[str, float] = {"attnlrp": 2.3}
 
 
 def time_budget(model: str, rules: str) -> float | None:
     """The limit on converted / original time, or None where nothing is promised."""
+    if model.startswith(_TRANSFORMERS):
+        return TRANSFORMER_TIME.get(rules)
     limits = TIME.get(rules)
     if limits is None:
         return None
@@ -39,7 +44,7 @@ def time_budget(model: str, rules: str) -> float | None:
 
 def memory_budget(rules: str) -> float | None:
     """The limit on converted / original peak memory, or None where nothing is promised."""
-    return MEMORY if rules in _ONE_PASS else None
+    return MEMORY if rules in (*_ONE_PASS, *TRANSFORMER_TIME) else None
 
 
 def conversion_budget(model: str) -> float | None:

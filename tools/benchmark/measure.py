@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmark.contest import Participant, Rounds, hold
 from benchmark.machine import file_digest, source_digest
-from benchmark.models import Model, ModelError, obtain
+from benchmark.models import TRANSFORMERS, Model, ModelError, obtain, usual_on_demand, usual_rules
 from benchmark.process import WorkerError, in_own_process
 from benchmark.results import (
     CONVERTED,
@@ -41,6 +41,8 @@ PEERS: Mapping[str, str] = {
         ZENNIT,
     ),
 }
+#: On transformers PyTorch's own forward pass and gradient are what an explanation costs there at least.
+TRANSFORMER_PEERS: Mapping[str, str] = {"attnlrp": TORCH, "gradient-x-input": TORCH}
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ class Choice:
 
     Attributes:
         models: names of `benchmark.models`, or paths.
-        rules: rule tables.
-        on_demand: the rule table with which on-demand conversions are measured, None for not at all.
+        rules: rule tables; None for those that are usual for each model.
+        on_demand: the rule table with which on-demand conversions are measured; "" for not at all, None for the usual.
         peer: whether zennit and PyTorch are measured beside, where they are installed.
         cache: folder of exported models; converted ones are made there and removed again.
     """
 
     models: Sequence[str]
-    rules: Sequence[str]
+    rules: Sequence[str] | None
     batches: Sequence[int]
     on_demand: str | None
     peer: bool
@@ -65,6 +67,19 @@ class Choice:
     exporter: str
     cache: Path
     rounds: Rounds = field(default_factory=Rounds)
+
+    def rules_for(self, name: str) -> Sequence[str]:
+        """The rule tables that are measured on a model."""
+        return usual_rules(name) if self.rules is None else self.rules
+
+    def on_demand_for(self, name: str) -> str:
+        """The rule table that is measured on demand on a model; "" for none."""
+        return usual_on_demand(name) if self.on_demand is None else self.on_demand
+
+    def steps(self, name: str) -> int:
+        """How many rounds and conversions a model takes."""
+        cases = len(self.rules_for(name)) + bool(self.on_demand_for(name))
+        return cases * (1 + len(self.batches) * self.rounds.number)
 
 
 @dataclass(frozen=True)
@@ -100,33 +115,28 @@ def peers_installed() -> bool:
 
 def run(choice: Choice, results: Results, path: Path, watcher: Watcher) -> Results:
     """Measures what `results` lacks; rewrites the file `path` after each measurement."""
-    watcher.begin(_steps(choice))
+    watcher.begin(sum(choice.steps(name) for name in choice.models))
     for name in choice.models:
         watcher.now(f"{name}: getting the model")
         try:
             model = obtain(name, choice.cache, choice.exporter)
         except ModelError as error:
             results = results.with_skipped(name, str(error))
-            watcher.step(_steps(choice) // len(choice.models))
+            watcher.step(choice.steps(name))
         else:
-            for newer in _model(choice, model, results, watcher):
+            for newer in _model(choice, name, model, results, watcher):
                 results = newer
                 write(path, results)
     write(path, results)
     return results
 
 
-def _steps(choice: Choice) -> int:
-    cases = len(choice.rules) + (choice.on_demand is not None)
-    return len(choice.models) * cases * (1 + len(choice.batches) * choice.rounds.number)
-
-
-def _model(choice: Choice, model: Model, results: Results, watcher: Watcher) -> Iterator[Results]:
+def _model(choice: Choice, name: str, model: Model, results: Results, watcher: Watcher) -> Iterator[Results]:
     """The results after each measurement on one model."""
     digest = file_digest(model.path)
-    cases = [Case(model, rules, False) for rules in choice.rules]
-    if choice.on_demand is not None:
-        cases.append(Case(model, choice.on_demand, True))
+    cases = [Case(model, rules, False) for rules in choice.rules_for(name)]
+    if choice.on_demand_for(name):
+        cases.append(Case(model, choice.on_demand_for(name), True))
     for case in cases:
         out = choice.cache / f"{case.name.replace(' ', '-').replace('/', '-')}.lrp.onnx"
         try:
@@ -175,7 +185,7 @@ def _key(*parts: object) -> str:
 
 def _convert(case: Case, key: str, source: str, out: Path) -> Conversion:
     out.parent.mkdir(parents=True, exist_ok=True)
-    asked = {"path": str(case.model.path), "out": str(out), "rules": case.rules}
+    asked = {"path": str(case.model.path), "out": str(out), "rules": case.rules, "position": case.model.position}
     done = in_own_process("convert", **asked, on_demand=case.on_demand)
     return Conversion(
         key,
@@ -205,7 +215,7 @@ def _participants(choice: Choice, case: Case, out: Path, batch: int) -> list[Par
         ]
         return [original, *switched]
     found = [original, Participant(CONVERTED, {**common, "path": str(out)})]
-    peer = PEERS.get(case.rules)
+    peer = TRANSFORMER_PEERS.get(case.rules) if case.model.network in TRANSFORMERS else PEERS.get(case.rules)
     if choice.peer and peer and case.model.network:
         opening = {
             "kind": "torch",

@@ -13,6 +13,8 @@ from benchmark.process import WorkerError, in_own_process
 
 #: torchvision's networks that the project's budgets speak of.
 NETWORKS = ("vgg16", "resnet50", "mobilenet_v2", "efficientnet_b0", "densenet121")
+#: Transformers of the package transformers that the budgets speak of; see `benchmark.transformer_networks`.
+TRANSFORMERS = ("bert-base", "vit-base", "gpt2-small")
 #: Name -> name in models/MANIFEST.toml. Real models, fetched on demand.
 FETCHED = {"mobilenetv2-7": "mobilenetv2"}
 #: A small real model that is always there.
@@ -29,13 +31,38 @@ class Model:
 
     Attributes:
         batch: the only batch size that it takes, None if any.
-        network: the torchvision network that it was exported from, None for other models.
+        network: the network of torchvision or transformers that it was exported from, None for other models.
+        position: the position along the sequence that is explained, None where there is only one.
     """
 
     name: str
     path: Path
     batch: int | None
     network: str | None = None
+    position: str | None = None
+
+
+#: Rule tables measured on image networks, on transformers, and the one that is measured on demand.
+RULES = (
+    "epsilon",
+    "gradient-x-input",
+    "epsilon-plus",
+    "epsilon-plus-flat",
+    "epsilon-gamma-box",
+    "epsilon-alpha2-beta1",
+    "default",
+)
+TRANSFORMER_RULES = ("attnlrp", "gradient-x-input")
+
+
+def usual_rules(name: str) -> tuple[str, ...]:
+    """The rule tables that are measured on a model where the user names none."""
+    return TRANSFORMER_RULES if name in TRANSFORMERS else RULES
+
+
+def usual_on_demand(name: str) -> str:
+    """The rule table that is measured on demand where the user names none."""
+    return "attnlrp" if name in TRANSFORMERS else "default"
 
 
 def obtain(name: str, cache: Path, exporter: str) -> Model:
@@ -55,7 +82,7 @@ def obtain(name: str, cache: Path, exporter: str) -> Model:
     path = cache / f"{name}-{exporter}.onnx"
     if not path.is_file():
         _export(name, path, exporter)
-    return Model(name, path, fixed_batch(path), name)
+    return Model(name, path, fixed_batch(path), name, "last" if name.startswith("gpt") else None)
 
 
 def _fetched(name: str) -> Path:
@@ -66,7 +93,8 @@ def _fetched(name: str) -> Path:
 
 
 def _export(name: str, path: Path, exporter: str) -> None:
-    missing = [package for package in ("torch", "torchvision", "onnxscript") if find_spec(package) is None]
+    source = "transformers" if name in TRANSFORMERS else "torchvision"
+    missing = [package for package in ("torch", source, "onnxscript") if find_spec(package) is None]
     if missing:
         raise ModelError(
             f"{', '.join(missing)} not installed, so it cannot be exported; pip install '.[oracle]', or"

@@ -40,10 +40,12 @@ emitted here (max pooling back by Indices, sums and changes of layout are in it)
 
 The networks are torchvision's with random weights (of BatchNorm: scales, shifts and statistics too), 224 x
 224 pixels, exported with a dynamic batch; `mobilenetv2-7` is the trained one of the ONNX model zoo, with a
-fixed batch of 1. The target is the most likely class. zennit gets the composite of the same name (for
-`epsilon`: epsilon in all linear layers) with the canonizers that the network needs; it has none for
-DenseNet and for the gates of EfficientNet, so that there only its time compares, not its result.
-`gradient-x-input` has PyTorch's plain forward pass and gradient beside it. Slow peers take part in fewer
+fixed batch of 1. `bert-base`, `vit-base` and `gpt2-small` have the shapes of BERT-base, ViT-B/16 and GPT-2
+small, random weights too, text of 128 tokens; of GPT-2 the last position is explained. The target is the
+most likely class. zennit gets the composite of the same name (for `epsilon`: epsilon in all linear layers)
+with the canonizers that the network needs; it has none for DenseNet and for the gates of EfficientNet, so
+that there only its time compares, not its result. `gradient-x-input`, and every rule table on transformers,
+has PyTorch's plain forward pass and gradient beside it. Slow peers take part in fewer
 rounds. Peak memory is that of the process, loading included, above that after imports."""
 
 

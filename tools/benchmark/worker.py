@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from benchmark import bound
+from benchmark.models import TRANSFORMERS
 
 Array = np.ndarray[Any, Any]
 Request = Mapping[str, Any]
@@ -72,7 +73,11 @@ def open_onnx(asked: Request) -> Callable[[], object]:
 
 
 def open_torch(asked: Request) -> Callable[[], object]:
-    """A run of a torchvision network in PyTorch: "network", "rules", "provider", "threads", "batch"."""
+    """A run of a network in PyTorch: "network", "rules", "provider", "threads", "batch"."""
+    if asked["network"] in TRANSFORMERS:
+        from benchmark import transformer_networks
+
+        return transformer_networks.gradient(asked["network"], asked["batch"], asked["provider"], asked["threads"])
     from benchmark import networks, peer
 
     data = data_for([0, 3, networks.SIZE, networks.SIZE], "float", asked["batch"])
@@ -102,7 +107,7 @@ def turn(
 
 
 def convert(asked: Request) -> Mapping[str, Any]:
-    """Converts "path" to "out" with "rules" and "on_demand"; imports are done before the clock starts."""
+    """Converts "path" to "out" with "rules", "on_demand" and "position"; imports are done before the clock starts."""
     import onnx
 
     import onnxlrp
@@ -110,7 +115,8 @@ def convert(asked: Request) -> Mapping[str, Any]:
 
     before = peak_memory()
     rules = bound.SOURCE if asked["rules"] == bound.BOUND else asked["rules"]
-    done = convert_file(asked["path"], asked["out"], rules=rules, on_demand=asked["on_demand"])
+    how = {"rules": rules, "on_demand": asked["on_demand"], "position": asked["position"]}
+    done = convert_file(asked["path"], asked["out"], **how)
     if asked["rules"] == bound.BOUND:
         bound.strip(Path(done.path))
     peak = peak_memory() - before
@@ -127,10 +133,11 @@ def convert(asked: Request) -> Mapping[str, Any]:
 
 
 def export(asked: Request) -> Mapping[str, Any]:
-    """Exports the torchvision network "network" to "path" by "exporter"."""
-    from benchmark import networks
-
-    networks.export(asked["network"], Path(asked["path"]), asked["exporter"])
+    """Exports the network "network" to "path" by "exporter"."""
+    source = import_module(
+        "benchmark.transformer_networks" if asked["network"] in TRANSFORMERS else "benchmark.networks"
+    )
+    source.export(asked["network"], Path(asked["path"]), asked["exporter"])
     return {}
 
 
@@ -140,6 +147,13 @@ def profile(asked: Request) -> Mapping[str, Any]:
 
     spent = profiling.profile(Path(asked["path"]), asked["provider"], asked["threads"], asked["batch"])
     return {"spent": [asdict(each) for each in spent]}
+
+
+def _imports(asked: Request) -> Sequence[str]:
+    """The modules that a program needs."""
+    if asked["kind"] != "torch":
+        return ("onnxruntime", "onnxlrp.run.session")
+    return ("benchmark.transformer_networks",) if asked["network"] in TRANSFORMERS else ("benchmark.peer",)
 
 
 class Worker:
@@ -163,7 +177,7 @@ class Worker:
 
     def _open(self, asked: Request) -> Mapping[str, Any]:
         # What is imported is no part of the memory that a program takes.
-        for module in ("benchmark.peer",) if asked["kind"] == "torch" else ("onnxruntime", "onnxlrp.run.session"):
+        for module in _imports(asked):
             import_module(module)
         self._before = peak_memory()
         self._clock = clock(asked["threads"] if asked["provider"] == "cpu" else 0)
