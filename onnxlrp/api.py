@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -13,6 +13,7 @@ import onnx
 from onnxlrp.check.save import default_output, save
 from onnxlrp.compile import Converted, Request, compile_model
 from onnxlrp.errors import UsageError
+from onnxlrp.planning.concepts import MaskLike
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.target import TargetLike
 from onnxlrp.read.load import load
@@ -38,6 +39,8 @@ def convert(
     axis: int | None = None,
     position: str | int | None = None,
     rather_than: TargetLike | None = None,
+    relevance_of: Sequence[str] = (),
+    mask_at: Sequence[MaskLike] = (),
     on_demand: bool = False,
     relevance_type: str = "float32",
     ledger: bool = False,
@@ -61,6 +64,11 @@ def convert(
             [batch, 1], for texts of different lengths), or "all" (the likeliest class of every position, summed).
             The target is then one of [batch, classes].
         rather_than: an index like `target`: explained is the difference of the two, "why A rather than B".
+        relevance_of: names of tensors between target and inputs whose relevance is returned as well, in outputs
+            `<tensor>_relevance` of their shapes.
+        mask_at: tensors "NAME" or "NAME:AXIS" whose relevance is multiplied by a new float input `<tensor>_mask`
+            [batch, channels] on its way back, along axis 1 unless stated: ones change nothing, a one-hot mask gives the
+            relevance that runs through one channel (Achtibat et al. 2023).
         on_demand: adds a bool input `lrp_explain` [batch, 1]; where none is true, relevance is zeros and costs nothing.
         relevance_type: element type of the relevance outputs: "float32", "float64", or "model" for that of the
             explained input. Relevance is computed in float32, in float64 for a float64 model; what is too large for
@@ -78,7 +86,20 @@ def convert(
     """
     return compile_like(
         model,
-        Request(rules, target, inputs, outputs, axis, on_demand, ledger, relevance_type, position, rather_than),
+        Request(
+            rules,
+            target,
+            inputs,
+            outputs,
+            axis,
+            on_demand,
+            ledger,
+            relevance_type,
+            position,
+            rather_than,
+            relevance_of,
+            mask_at,
+        ),
         base_dir,
     ).model
 
@@ -93,12 +114,27 @@ def plan(
     axis: int | None = None,
     position: str | int | None = None,
     rather_than: TargetLike | None = None,
+    relevance_of: Sequence[str] = (),
+    mask_at: Sequence[MaskLike] = (),
     on_demand: bool = False,
     relevance_type: str = "float32",
     base_dir: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """What `convert` would do with the same arguments, node by node, with reasons and cost."""
-    request = Request(rules, target, inputs, outputs, axis, on_demand, False, relevance_type, position, rather_than)
+    request = Request(
+        rules,
+        target,
+        inputs,
+        outputs,
+        axis,
+        on_demand,
+        False,
+        relevance_type,
+        position,
+        rather_than,
+        relevance_of,
+        mask_at,
+    )
     return compile_like(model, request, base_dir).plan
 
 
@@ -109,6 +145,7 @@ class ConvertResult:
     Attributes:
         path: the converted model.
         relevance: name of the relevance output of each explained input.
+        relevance_of: name of the relevance output of each other tensor that was asked for.
         grown_bytes: by how much the file is larger than the original.
         seconds: how long it took.
         written: every file that was written (data files that had to come along included).
@@ -122,6 +159,7 @@ class ConvertResult:
     seconds: float
     plan: Plan
     written: tuple[Path, ...] = ()
+    relevance_of: dict[str, str] = field(default_factory=dict)
 
 
 def convert_file(
@@ -135,6 +173,8 @@ def convert_file(
     axis: int | None = None,
     position: str | int | None = None,
     rather_than: TargetLike | None = None,
+    relevance_of: Sequence[str] = (),
+    mask_at: Sequence[MaskLike] = (),
     on_demand: bool = False,
     relevance_type: str = "float32",
 ) -> ConvertResult:
@@ -145,7 +185,20 @@ def convert_file(
     target_path = default_output(path) if out is None else Path(out)
     if target_path.is_dir():
         raise UsageError(f"{target_path} is a folder; name the file to write")
-    request = Request(rules, target, inputs, outputs, axis, on_demand, False, relevance_type, position, rather_than)
+    request = Request(
+        rules,
+        target,
+        inputs,
+        outputs,
+        axis,
+        on_demand,
+        False,
+        relevance_type,
+        position,
+        rather_than,
+        relevance_of,
+        mask_at,
+    )
     converted = compile_model(prepare(source), request)
     written = save(converted.model, target_path, source)
     return ConvertResult(
@@ -157,4 +210,5 @@ def convert_file(
         time.perf_counter() - begun,
         converted.plan,
         tuple(written),
+        dict(converted.relevance_of),
     )

@@ -16,6 +16,7 @@ from onnxlrp.emit.again import compute_again
 from onnxlrp.emit.assemble import Output
 from onnxlrp.emit.backward import Walked, as_output, as_token_output, walk
 from onnxlrp.emit.builder import PREFIX, Builder, Emitted
+from onnxlrp.emit.concepts import mask_inputs
 from onnxlrp.emit.context import Ledger
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
 from onnxlrp.emit.ledger import ledger_table
@@ -25,6 +26,7 @@ from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.surgeon import constant_proto
 from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.operators.registry import find
+from onnxlrp.planning.concepts import Askable, Mask, MaskLike
 from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.position import at_position, parse_position, position_input, with_position
@@ -62,18 +64,22 @@ class Request:
     relevance_type: str = "float32"
     position: str | int | None = None
     rather_than: TargetLike | None = None
+    relevance_of: Sequence[str] = ()
+    mask_at: Sequence[MaskLike] = ()
 
 
 @dataclass(frozen=True)
 class Converted:
     """A converted model with everything that is known about it.
 
-    `relevance` is the output name of each explained input (of the first explained output where there are several).
+    `relevance` is the output name of each explained input (of the first explained output where there are several),
+    `relevance_of` that of each other tensor that was asked for.
     """
 
     model: onnx.ModelProto
     plan: Plan
     relevance: Mapping[str, str]
+    relevance_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,8 @@ class _Part:
 
 def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
     """Refuses a model that uses a name which the conversion gives, or by which `strip` finds what was added."""
+    _refuse_taken(graph, wanted)
     tensors, nodes = graph_names(graph.proto.graph)
-    taken = next((n for n in wanted if n in tensors), None)
-    if taken is not None:
-        raise UsageError(
-            f"the model already has a tensor {taken!r}, which is the name of an output to be added; rename it"
-        )
     added = next((n for n in graph.inputs if is_added_input(n)), None)
     if added is not None:
         raise UsageError(f"the model has an input {added!r}, a name that is kept for inputs to be added; rename it")
@@ -103,6 +105,15 @@ def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
     if inside is not None:
         raise ConversionError(
             f"the model uses the name {inside!r}; names that begin with {PREFIX}/ are kept for relevance"
+        )
+
+
+def _refuse_taken(graph: Graph, wanted: Sequence[str]) -> None:
+    tensors, _ = graph_names(graph.proto.graph)
+    taken = next((n for n in wanted if n in tensors), None)
+    if taken is not None:
+        raise UsageError(
+            f"the model already has a tensor {taken!r}, which is the name of an output or input to be added; rename it"
         )
 
 
@@ -154,17 +165,24 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     pinned = frozenset(t.tensor for t in targets) | frozenset(leaves)
     parts: list[_Part] = []
     planners = [Planner(reading, table, leaves, (t.tensor,), pinned, b) for t in targets]
-    for t, planner, program in zip(targets, planners, programs(planners), strict=True):
+    planned = programs(planners)
+    askable = Askable(original, planners, planned)
+    hidden, asked_masks = askable.relevance_of(request.relevance_of), askable.masks(request.mask_at)
+    names |= {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in hidden}
+    _refuse_taken(graph, [*names.values(), *(m.name for m in asked_masks)])
+    masks = mask_inputs(b, asked_masks)
+    for t, planner, program in zip(targets, planners, planned, strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))
         ledger = Ledger(request.ledger)
         first = {t.tensor: (Relevance(seed.multiplier, t.tensor, guarded=True),)}
-        walked = walk(b, facts, program, first, leaves, frozenset(planner.paths.between), ledger)
+        wanted = (*leaves, *hidden)
+        walked = walk(b, facts, program, first, wanted, frozenset(planner.paths.between), ledger, masks)
         outputs = tuple(
             _output(b, graph, x, names[x.name, t.name], walked, table.output == "gradient", request.relevance_type)
-            for x in explained
+            for x in (*explained, *(ExplainedInput(tensor, (tensor,)) for tensor in hidden))
         )
         parts.append(_Part(t, program, walked, seed, outputs, ledger))
-    emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request, extra)
+    emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request, (*extra, *masks.inputs))
     steps = tuple(s for part in parts for s in part.program.steps)
     rows = plan_steps(graph, steps, emitted, facts, target.k or 1)
     forward, added = totals(graph, rows)
@@ -186,6 +204,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             "relevance_type": request.relevance_type,
             "output": table.output,
             "position": None if request.position is None else str(parse_position(request.position)),
+            **_concept_settings({x: names[x, targets[0].name] for x in hidden}, asked_masks),
         },
     )
     relevance = {x: names[x, targets[0].name] for x in inputs}
@@ -200,7 +219,13 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             settings=_settings(table, request, plan, names, several, prepared.source.model),
         ),
     )
-    return Converted(prepared.model, plan, relevance)
+    return Converted(prepared.model, plan, relevance, {x: names[x, targets[0].name] for x in hidden})
+
+
+def _concept_settings(hidden: Mapping[str, str], masks: Sequence[Mask]) -> dict[str, Any]:
+    """What plans and metadata say of hidden tensors: the outputs with their relevance, and their masks."""
+    stated = {m.tensor: {"input": m.name, "axis": m.axis, "channels": m.channels} for m in masks}
+    return {**({"relevance_of": dict(hidden)} if hidden else {}), **({"masks": stated} if masks else {})}
 
 
 def _output(

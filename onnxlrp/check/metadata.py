@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from onnxlrp.emit.inputs import is_added_input
 from onnxlrp.errors import ModelReadError
 
 VERSION = "onnxlrp.version"
@@ -81,6 +82,12 @@ def converted_by(model: onnx.ModelProto) -> str | None:
 
 
 def relevance_outputs(value: Metadata) -> frozenset[str]:
-    """Names of all outputs that the conversion added, those of further explained outputs included."""
+    """Names of all outputs that the conversion added, those of further explained outputs and tensors included."""
     by_output = value.settings.get("relevance_by_output", {})
-    return frozenset(value.relevance.values()).union(*(maps.values() for maps in by_output.values()))
+    of = value.settings.get("relevance_of", {})
+    return frozenset(value.relevance.values()).union(of.values(), *(maps.values() for maps in by_output.values()))
+
+
+def is_added(value: Metadata, name: str) -> bool:
+    """Whether an input was added by the conversion."""
+    return is_added_input(name) or any(name == mask["input"] for mask in value.settings.get("masks", {}).values())

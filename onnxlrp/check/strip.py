@@ -6,7 +6,6 @@ import onnx
 
 from onnxlrp.check import metadata
 from onnxlrp.emit.builder import PREFIX
-from onnxlrp.emit.inputs import is_added_input
 from onnxlrp.errors import ModelReadError
 
 
@@ -26,7 +25,7 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [n for n in graph.node if not n.name.startswith(f"{PREFIX}/")]
     initializers = [t for t in graph.initializer if not t.name.startswith(f"{PREFIX}/")]
     shapes = [v for v in graph.value_info if not v.name.startswith(f"{PREFIX}/")]
-    inputs = [v for v in graph.input if not is_added_input(v.name)]
+    inputs = [v for v in graph.input if not metadata.is_added(found, v.name)]
     outputs = [v for v in graph.output if v.name not in added_outputs]
     for repeated, kept in (
         (graph.node, nodes),

@@ -57,7 +57,8 @@ def convert(model: str, out: str | None, request: dict[str, Any], as_json: bool)
 
 def relevance_outputs(plan: Plan) -> list[str]:
     """The relevance output of each explained input, one line each; with several explained outputs, of each of them."""
-    return [f"{name} -> {name}_relevance{suffix}" for suffix, _ in _outputs(plan) for name in plan.explained_inputs]
+    names = (*plan.explained_inputs, *plan.settings.get("relevance_of", ()))
+    return [f"{name} -> {name}_relevance{suffix}" for suffix, _ in _outputs(plan) for name in names]
 
 
 def added_inputs(plan: Plan) -> list[str]:
@@ -69,6 +70,9 @@ def added_inputs(plan: Plan) -> list[str]:
         lines += [f"{SEED_INPUT}{suffix}: float, shaped like {name}" for suffix, name in _outputs(plan)]
     if plan.settings.get("position") == "input":
         lines.append(f"{POSITION_INPUT}: int64 [batch, 1]")
+    for mask in plan.settings.get("masks", {}).values():
+        channels = mask["channels"] or "channels"
+        lines.append(f"{mask['input']}: float [batch, {channels}], along axis {mask['axis']}")
     if plan.settings.get("on_demand"):
         lines.append(f"{EXPLAIN_INPUT}: bool [batch, 1]")
     return lines

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from onnxlrp.cli.explain_options import image_options, parse_data, sound_options, table_options
+from onnxlrp.cli.explain_options import image_options, parse_data, parse_masks, sound_options, table_options
 from onnxlrp.cli.explain_text import explain_text, text_options
 from onnxlrp.cli.options import json_option, model_argument, provider_option, request_options
 from onnxlrp.cli.output import counting, print_json
@@ -31,6 +31,15 @@ from onnxlrp.cli.output import counting, print_json
     metavar="FILE",
     help="Images: explain a region of an output map: the sum of the class --target over the pixels that are not black "
     "in this image, which is as large as the photo; without --target, of the likeliest class at each.",
+)
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    callback=parse_masks,
+    metavar="TENSOR[:AXIS]=N,...",
+    help="Show only the relevance that runs through these channels (3,17 or 0:64) of a tensor inside the model, "
+    "counted along AXIS; may be repeated.  [default axis: 1]",
 )
 @click.option(
     "--labels",
@@ -62,6 +71,7 @@ def explain(
     table: dict[str, Any],
     text: dict[str, Any],
     mask: str | None,
+    masks: dict[str, set[int]],
     as_json: bool,
     top: int,
     **common: Any,
@@ -86,6 +96,8 @@ def explain(
         if kind != "images":
             raise click.UsageError("--target-mask goes with image files as DATA.")
         common["mask"] = mask
+    if masks:
+        common["masks"] = masks
     asked = {**common, **request, "top": top, **({"data": by_name} if by_name else {})}
     results: Any
     with counting("Explaining") as progress:

@@ -59,6 +59,20 @@ def parse_data(_ctx: click.Context, _parameter: click.Parameter, pairs: tuple[st
     return found
 
 
+def parse_masks(_ctx: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, set[int]]:
+    """`TENSOR=3,17` or `TENSOR=0:64`: the channels to keep, by tensor; the last = counts."""
+    found: dict[str, set[int]] = {}
+    for text in texts:
+        tensor, _, listed = text.rpartition("=")
+        if not tensor or not re.fullmatch(r"\d+(:\d+)?(,\d+(:\d+)?)*", listed, re.ASCII):
+            raise click.BadParameter(f"{text!r} names no channels; write TENSOR=3,17 or TENSOR=0:64")
+        kept = found.setdefault(tensor, set())
+        for part in listed.split(","):
+            first, _, end = part.partition(":")
+            kept.update(range(int(first), int(end) if end else int(first) + 1))
+    return found
+
+
 def _spectrogram(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
     if text is None:
         return None

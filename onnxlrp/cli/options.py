@@ -36,6 +36,25 @@ def parse_position(_ctx: click.Context, _parameter: click.Parameter, text: str |
     raise click.BadParameter(f"{text!r} is no position; write last, an index such as 4 or -2, input or all")
 
 
+_CONCEPTS = (
+    click.option(
+        "--relevance-of",
+        "relevance_of",
+        multiple=True,
+        metavar="TENSOR",
+        help="Also return the relevance of this tensor between target and inputs, as output TENSOR_relevance; may be "
+        "repeated.",
+    ),
+    click.option(
+        "--mask-at",
+        "mask_at",
+        multiple=True,
+        metavar="TENSOR[:AXIS]",
+        help="Add the input TENSOR_mask [batch, channels], by which the relevance of this tensor is multiplied along "
+        "AXIS on its way back; ones change nothing; may be repeated.  [default axis: 1]",
+    ),
+)
+
 _REQUEST_NAMES = ("rules", "inputs", "outputs", "target", "axis", "position", "rather_than")
 _REQUEST = (
     click.option(
@@ -132,8 +151,8 @@ def request_options(command: Callback) -> Callback:
 
 def conversion_options(command: Callback) -> Callback:
     """`request_options` and those that shape the emitted model."""
-    names = (*_REQUEST_NAMES, "on_demand", "relevance_type")
-    return _collected(command, (*_REQUEST, _ON_DEMAND, _RELEVANCE_TYPE), names)
+    names = (*_REQUEST_NAMES, "relevance_of", "mask_at", "on_demand", "relevance_type")
+    return _collected(command, (*_REQUEST, *_CONCEPTS, _ON_DEMAND, _RELEVANCE_TYPE), names)
 
 
 def _collected(

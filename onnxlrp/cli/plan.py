@@ -52,7 +52,8 @@ def plan(model: str, request: dict[str, Any], as_json: bool) -> None:
         {
             "rule table": f"{found.rule_table}  (its lines: onnxlrp rules {request.get('rules', 'default')})",
             "target": f"{found.target} of {', '.join(found.explained_outputs)}",
-            "explained": list(found.explained_inputs),
+            "explained": [*found.explained_inputs, *found.settings.get("relevance_of", ())],
+            "masks": [f"{x}, axis {m['axis']}" for x, m in found.settings.get("masks", {}).items()],
             "steps": str(len(found.steps)),
             "cost": cost_line(found),
             "notes": list(found.notes),

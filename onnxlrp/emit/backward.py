@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from onnxlrp.emit import control
 from onnxlrp.emit.builder import Builder
+from onnxlrp.emit.concepts import Masks
 from onnxlrp.emit.context import Context, Ledger
 from onnxlrp.emit.relevance import Relevance, total
 from onnxlrp.errors import ConversionError
@@ -16,14 +18,17 @@ from onnxlrp.planning.program import Program, Step
 from onnxlrp.rules.dispatch import carry_out
 from onnxlrp.understand.facts import Facts
 
+NO_MASKS = Masks()
+
 
 @dataclass(frozen=True)
 class Walked:
     """What a walk leaves behind.
 
     Attributes:
-        relevance: what arrived at each explained input (missing where nothing did).
-        arrived: the relevance of the outputs of each step, by step number.
+        relevance: what arrived at each explained input (missing where nothing did), and at other tensors that were
+            asked for, behind their masks.
+        arrived: the relevance of the outputs of each step, by step number, in front of masks.
         sent: what each step sent to its inputs.
     """
 
@@ -40,12 +45,15 @@ def walk(
     explained: Sequence[str],
     reachable: frozenset[str],
     ledger: Ledger,
+    masks: Masks = NO_MASKS,
 ) -> Walked:
     """Emits the relevance pass of one explained tensor.
 
     Args:
         start: the explained tensors and their relevance.
+        explained: the tensors whose relevance is wanted.
         reachable: tensors on a way from an explained input; contributions to others are not followed.
+        masks: what the relevance of a tensor is multiplied by before it is passed on.
     """
     given: dict[str, list[Relevance]] = {}
     for tensor, found in start.items():
@@ -54,17 +62,27 @@ def walk(
             b.annotate(r.value, tensor)
     arrived: dict[int, tuple[Relevance, ...]] = {}
     sent: dict[int, tuple[Relevance, ...]] = {}
+    passed: dict[str, Relevance] = {}
     for number, step in enumerate(program.steps):
         outputs = [o for o in step.nodes[-1].outputs if o in given]
         if not outputs:
             continue
         with b.scope(step.name):
             here = {o: total(b, given[o]) for o in outputs}
-            given.update({o: [r] for o, r in here.items()})
             arrived[number] = tuple(here.values())
+            here = {o: masks.on(b, o, r, partial(ledger.book, number, "other")) for o, r in here.items()}
+            given.update({o: [r] for o, r in here.items()})
+            passed.update(here)
             sent[number] = _send(b, facts, ledger, number, step, here, given, reachable)
     with b.scope("input"):
-        return Walked({x: total(b, given[x]) for x in explained if x in given}, arrived, sent)
+        for x in explained:
+            if x in given and x not in passed:
+                passed[x] = masks.on(b, x, total(b, given[x]), _unbooked)
+        return Walked({x: passed[x] for x in explained if x in passed}, arrived, sent)
+
+
+def _unbooked(amount: Callable[[], str]) -> None:
+    """No step accounts for what is taken away where relevance ends."""
 
 
 def _send(

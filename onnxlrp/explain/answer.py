@@ -63,6 +63,8 @@ def read_answer(answer: Answer, job: Job) -> Reading:
     scores = class_scores(values, answer.outputs.values())
     labels = None if job.labels is None or scores is None else labels_for(scores.values.size, job.labels)
     subjects = _subjects(answer, values, scores, labels, job)
+    if job.through:
+        subjects = [replace(subject, heading=f"{subject.heading} through {job.through}") for subject in subjects]
     return Reading(_top(scores, labels, job.top), scores.kind if scores else "", tuple(subjects))
 
 

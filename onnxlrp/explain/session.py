@@ -18,6 +18,8 @@ from onnxlrp.explain.labels import read_labels
 from onnxlrp.explain.layout import Dimension
 from onnxlrp.explain.region import Region
 from onnxlrp.read.load import load
+from onnxlrp.run.masks import Masks
+from onnxlrp.run.masks import stated as stated_mask
 
 Model = str | Path | bytes | onnx.ModelProto
 
@@ -25,8 +27,8 @@ Model = str | Path | bytes | onnx.ModelProto
 class Asked(TypedDict, total=False):
     """What is asked of a model: options of `onnxlrp.convert`, and where it runs.
 
-    A model that was converted already has all but `providers` inside, and they must be left out, except that
-    `target` names the class for one converted with the target "input".
+    A model that was converted already has all but `providers` and `masks` inside, and they must be left out, except
+    that `target` names the class for one converted with the target "input".
     """
 
     rules: Any
@@ -36,6 +38,7 @@ class Asked(TypedDict, total=False):
     axis: int | None
     position: str | int | None
     rather_than: Any
+    masks: Masks
     providers: Sequence[str] | None
 
 
@@ -105,6 +108,7 @@ def open_model(
         axis=asked.get("axis"),
         position=asked.get("position"),
         rather_than=asked.get("rather_than"),
+        masks=asked.get("masks"),
         providers=asked.get("providers"),
     )
     stated, _, other = session.metadata.target.partition(" rather than ")
@@ -116,6 +120,7 @@ def open_model(
         top=top,
         target_each_run=each_run,
         rather_than=_stated_target(other) if other else None,
+        through=" and ".join(stated_mask(x, mask) for x, mask in asked.get("masks", {}).items()),
     )
     return session, job
 
@@ -151,6 +156,7 @@ def open_seeded(
         target="seed",
         inputs=asked.get("inputs", ()),
         outputs=asked.get("outputs", ()),
+        masks=asked.get("masks"),
         providers=asked.get("providers"),
     )
     return scout, seeded, job

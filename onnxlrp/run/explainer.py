@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from onnxlrp.api import ModelLike, Rules
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.compile import Request, compile_model
-from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT
 from onnxlrp.errors import ModelReadError, UsageError
+from onnxlrp.planning.concepts import MaskLike
 from onnxlrp.planning.target import TargetLike
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
+from onnxlrp.run.masks import Masks, MaskValue, mask_array, stated, tensor_of
 from onnxlrp.run.session import open_session
 
 Array = np.ndarray[Any, Any]
@@ -39,6 +41,7 @@ class Explanation:
         explained_output: the tensor that relevance started from (the logits; those of the position that was asked
             for, in its last axis), None if the model does not return it.
         by_output: relevance by explained output and input.
+        relevance_of: relevance of the other tensors that were asked for, by name, in their shapes.
     """
 
     outputs: dict[str, Array]
@@ -46,6 +49,7 @@ class Explanation:
     target: str
     explained_output: Array | None
     by_output: dict[str, dict[str, Array]]
+    relevance_of: dict[str, Array] = field(default_factory=dict)
 
 
 class Explainer:
@@ -53,6 +57,8 @@ class Explainer:
 
     Args:
         model: an original or an already converted model. The options of conversion go with an original only.
+        masks: what the relevance of hidden tensors is multiplied by in every run that says nothing else, as for
+            `explain`. Of an original model this asks for `mask_at` as well.
         providers: onnxruntime execution providers; the CPU when None.
         The other arguments are those of `onnxlrp.convert`.
 
@@ -72,6 +78,9 @@ class Explainer:
         axis: int | None = None,
         position: str | int | None = None,
         rather_than: TargetLike | None = None,
+        relevance_of: Sequence[str] = (),
+        mask_at: Sequence[MaskLike] = (),
+        masks: Masks | None = None,
         on_demand: bool = False,
         relevance_type: str | None = None,
         base_dir: str | os.PathLike[str] | None = None,
@@ -79,8 +88,9 @@ class Explainer:
     ) -> None:
         source = load(model, base_dir)
         if metadata.converted_by(source.model) is not None:
-            stated = (rules, target, axis, relevance_type, position, rather_than)
-            if any(value is not None for value in stated) or inputs or outputs or on_demand:
+            given = (rules, target, axis, relevance_type, position, rather_than)
+            listed = (inputs, outputs, relevance_of, mask_at)
+            if any(value is not None for value in given) or any(listed) or on_demand:
                 raise UsageError(
                     "the model is already converted; rules, target, inputs and outputs were fixed then."
                     " Give the original model to choose others"
@@ -97,6 +107,8 @@ class Explainer:
                 relevance_type=relevance_type or "float32",
                 position=position,
                 rather_than=rather_than,
+                relevance_of=relevance_of,
+                mask_at=(*mask_at, *(key for key in masks or () if key not in mask_at)),
             )
             converted = compile_model(prepare(source), request).model
         found = metadata.read(converted)
@@ -105,7 +117,7 @@ class Explainer:
         self.metadata = found
         initial = {t.name for t in converted.graph.initializer}
         values = [v for v in converted.graph.input if v.name not in initial]
-        own = [v for v in values if not is_added_input(v.name)]
+        own = [v for v in values if not metadata.is_added(found, v.name)]
         self._extra = [v for v in values if v not in own]
         relevance_names = metadata.relevance_outputs(found)
         self.input_names: tuple[str, ...] = tuple(v.name for v in own)
@@ -117,6 +129,10 @@ class Explainer:
             v.name for v in converted.graph.output if v.name not in relevance_names
         )
         self.explained: tuple[str, ...] = tuple(found.relevance)
+        self._masks: dict[str, dict[str, Any]] = found.settings.get("masks", {})
+        #: How many channels the mask at each tensor has; None where the model does not say.
+        self.channels: dict[str, int | None] = {x: mask["channels"] for x, mask in self._masks.items()}
+        self._usual_masks = self._by_tensor(masks)
         #: The converted model; its weights may lie in files beside the original.
         self.model = converted
         logits = found.explained_output
@@ -135,6 +151,7 @@ class Explainer:
         target: Any = None,
         seed: Array | None = None,
         position: Any = None,
+        masks: Masks | None = None,
     ) -> Explanation:
         """Runs the model once.
 
@@ -143,14 +160,23 @@ class Explainer:
             target: for a conversion with target "input": an index, a tuple, or an int array [batch, k].
             seed: for a conversion with target "seed": an array in the explained output's shape.
             position: for a conversion with position "input": an index, or an int array [batch] or [batch, 1].
+            masks: by tensor of `mask_at`, what its relevance is multiplied by: an array [batch, channels] or
+                [channels], or a set or range of the channels to keep. A tensor that is not named keeps all.
 
         Raises:
-            UsageError: an input is missing or unknown, or target, seed or position do not go with the conversion.
+            UsageError: an input is missing or unknown, or target, seed, position or masks do not go with the
+                conversion.
         """
         feeds = self._feeds(inputs)
         batch = len(next(iter(feeds.values()))) if feeds and next(iter(feeds.values())).ndim else 1
+        kept = self._usual_masks if masks is None else self._by_tensor(masks)
+        by_name = {mask["input"]: x for x, mask in self._masks.items()}
         for value in self._extra:
-            feeds[value.name] = self._extra_feed(value, batch, target, seed, position)
+            if value.name in by_name:
+                x = by_name[value.name]
+                feeds[value.name] = mask_array(x, kept.get(x), self.channels[x], batch, _dtype(value))
+            else:
+                feeds[value.name] = self._extra_feed(value, batch, target, seed, position)
         if target is not None and not any(v.name.startswith(TARGET_INPUT) for v in self._extra):
             raise UsageError("a target per call needs a conversion with target='input'")
         if seed is not None and not any(v.name.startswith(SEED_INPUT) for v in self._extra):
@@ -173,10 +199,18 @@ class Explainer:
         return Explanation(
             {name: results[name] for name in self.output_names},
             relevance,
-            f"{self.metadata.target} of {self._logits}{self._place()}",
+            f"{self.metadata.target} of {self._logits}{self._place()}{self._through(kept)}",
             self._of_position(results.get(self._logits), feeds.get(POSITION_INPUT)),
             by_output,
+            {x: results[name] for x, name in self.metadata.settings.get("relevance_of", {}).items()},
         )
+
+    def _by_tensor(self, masks: Masks | None) -> dict[str, MaskValue]:
+        return {tensor_of(key, self._masks): value for key, value in (masks or {}).items()}
+
+    def _through(self, masks: Masks) -> str:
+        """Which part of the relevance it is, in words."""
+        return f" through {' and '.join(stated(x, mask) for x, mask in masks.items())}" if masks else ""
 
     def _place(self) -> str:
         stated = self.metadata.settings.get("position")
@@ -210,7 +244,7 @@ class Explainer:
     def _extra_feed(
         self, value: onnx.ValueInfoProto, batch: int, target: Any, seed: Array | None, position: Any
     ) -> Array:
-        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        dtype = _dtype(value)
         if value.name.startswith(EXPLAIN_INPUT):
             return np.ones((batch, 1), dtype)
         if value.name.startswith(SEED_INPUT):
@@ -240,6 +274,10 @@ def _array(given: Any, dtype: np.dtype[Any], what: str) -> Array:
         return np.asarray(given, dtype)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what} must be an array of {dtype}: {error}") from error
+
+
+def _dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
+    return helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:

@@ -18,9 +18,10 @@ from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.check.strip import strip
 from onnxlrp.compile import LEDGER_OUTPUT, Converted, Request, compile_model, suffix
-from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT, is_added_input
+from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT
 from onnxlrp.errors import ModelReadError, UsageError
 from onnxlrp.graph.view import Graph
+from onnxlrp.planning.concepts import MaskLike
 from onnxlrp.planning.target import TargetLike, parse_target, resolve_outputs
 from onnxlrp.read import structure
 from onnxlrp.read.load import Source, load
@@ -66,6 +67,8 @@ def verify(
     axis: int | None = None,
     position: str | int | None = None,
     rather_than: TargetLike | None = None,
+    relevance_of: Sequence[str] = (),
+    mask_at: Sequence[MaskLike] = (),
     samples: int = 2,
     base_dir: str | os.PathLike[str] | None = None,
     providers: Sequence[str] | None = None,
@@ -85,7 +88,13 @@ def verify(
     """
     source = load(model, base_dir)
     if metadata.converted_by(source.model) is not None:
-        if inputs or outputs or any(value is not None for value in (rules, target, axis, position, rather_than)):
+        if (
+            inputs
+            or outputs
+            or relevance_of
+            or mask_at
+            or any(value is not None for value in (rules, target, axis, position, rather_than))
+        ):
             raise UsageError("the model is already converted; its rules, target, inputs and outputs are fixed")
         subject = _of_converted(source)
     else:
@@ -97,6 +106,8 @@ def verify(
             axis,
             position=position,
             rather_than=rather_than,
+            relevance_of=relevance_of,
+            mask_at=mask_at,
         )
         subject = _Subject(source, source.model, _compiled(source, source.model, request).model, request)
     graph = Graph(subject.original)
@@ -133,6 +144,8 @@ def _of_converted(source: Source) -> _Subject:
         relevance_type=settings.get("relevance_type", "float32"),
         position=settings.get("position"),
         rather_than=settings.get("rather_than"),
+        relevance_of=tuple(settings.get("relevance_of", ())),
+        mask_at=tuple((tensor, mask["axis"]) for tensor, mask in settings.get("masks", {}).items()),
     )
     return _Subject(source, strip(source.model), source.model, request)
 
@@ -179,20 +192,26 @@ def _numbers(value: Any) -> Array:
 def _with_added_inputs(
     model: onnx.ModelProto, feeds: Mapping[str, Array], explained: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Values for the inputs that the conversion added: class 0, or a fixed random seed.
+    """Values for the inputs that the conversion added: class 0, a fixed random seed, and random masks.
 
     Args:
         explained: the explained tensors by the name of the seed that is put on them.
     """
     full = dict(feeds)
     batch = next((a.shape[0] for a in feeds.values() if a.ndim), 1)
+    found = metadata.read(model)
+    masks = {} if found is None else {m["input"]: m["channels"] for m in found.settings.get("masks", {}).values()}
     for value in model.graph.input:
-        if not is_added_input(value.name):
+        if found is None or not metadata.is_added(found, value.name):
             continue
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         if value.name.startswith(SEED_INPUT):
             shape = explained[value.name].shape
             full[value.name] = np.asarray(np.random.default_rng(1).standard_normal(shape), dtype)
+        elif value.name in masks:
+            # Where the model does not say how many channels there are, one factor is for all of them.
+            size = (batch, masks[value.name] or 1)
+            full[value.name] = np.asarray(np.random.default_rng(2).uniform(size=size), dtype)
         elif value.name.startswith(EXPLAIN_INPUT):
             full[value.name] = np.ones((batch, 1), dtype)
         else:
