@@ -208,7 +208,29 @@ def _walk(
         if (layer := _layer(node, known, constants, users)) is not None:
             yield layer
         for body in structure.subgraphs(node):
-            yield from _walk(body, known, constants, None)
+            yield from _walk(body, {**known, **_kept_states(node, body, known)}, constants, None)
+
+
+def _kept_states(node: onnx.NodeProto, body: onnx.GraphProto, known: _Known) -> dict[str, int]:
+    """Constants that a Loop hands from one iteration to the next as they are, by their name in the body.
+
+    That is how TensorFlow's recurrent layers hand their weights in.
+    """
+    if node.op_type != "Loop":
+        return {}
+    copies = {one.output[0]: one.input[0] for one in body.node if one.op_type == "Identity"}
+
+    def origin(name: str) -> str:
+        while name in copies:
+            name = copies[name]
+        return name
+
+    states = zip(node.input[2:], body.input[2:], body.output[1:], strict=False)
+    return {
+        inside.name: known[name]
+        for name, inside, after in states
+        if name in known and origin(after.name) == inside.name
+    }
 
 
 def _note_constant(node: onnx.NodeProto, known: _Known, constants: _Constants) -> None:

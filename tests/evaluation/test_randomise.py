@@ -190,6 +190,24 @@ def test_layers_in_branches_and_in_functions() -> None:
     assert _changed(model, randomise(model, 2, seed=1)) == {"w", "w2"}
 
 
+def test_weights_that_a_loop_hands_on_are_its_weights() -> None:
+    model = parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[2,4] x) => (float[2,4] y) <int64 n = {3}, bool go = {1}> {
+            y, last, moved = Loop(n, go, x, w, v) <body = b (int64 i, bool c, float[2,4] h, float[4,4] u, float[4,4] t)
+                                            => (bool d, float[2,4] k, float[4,4] same, float[4,4] other) {
+                d = Identity(c)
+                k = MatMul(h, u)
+                same = Identity(u)
+                other = MatMul(t, u)
+            }>
+        }
+    """)
+    model.graph.initializer.extend([numpy_helper.from_array(_numbers(4, 4), name) for name in ("w", "v")])
+    assert weighted_layers(model) == 1
+    assert _changed(model, randomise(model, 1, seed=1)) == {"w"}
+
+
 def test_external_data_is_read_where_it_is_permuted_and_stays_outside_elsewhere(
     network: onnx.ModelProto, tmp_path: Path
 ) -> None:
