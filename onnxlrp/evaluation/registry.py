@@ -28,7 +28,9 @@ class Metric:
         better: whether a better explanation has a higher or a lower number, by part.
         measure: the function.
         settings: its parameters with their defaults.
-        needs: what a case must have ("marked", "labels", "gradients") to be judged.
+        needs: what a case must have to be judged: "marked", "labels", "gradients", "continuous" (values that are
+            numbers, not token ids), "image" (continuous values [n, channels, height, width]), "layers" (a subject
+            whose parameters can be randomised). A metric that is called without raises UsageError.
         group: how many consecutive samples are judged together (4 for the mosaics of GAE); batches hold whole groups
             and an incomplete last group is left out.
         cost: roughly how many runs of the model one sample takes, for the estimate that `evaluate` shows.
