@@ -15,6 +15,7 @@ from onnx import TensorProto
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.view import Dim
 from onnxlrp.operators.behaviour import Refusal, Selection, Stop
+from onnxlrp.operators.padding import padded
 from onnxlrp.operators.registry import Situation, register
 
 EXACT = "exact: relevance follows each value"
@@ -195,7 +196,7 @@ def pad(at: Situation) -> Selection | Stop:
 
     def adjoint(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
         r = given[y]
-        border = b.op("Pad", b.zeros_like(x), node.inputs[1], b.scalar(1.0, r), node.input(3))
+        border = padded(b, b.zeros_like(x), at.graph.rank(x), node.inputs[1], node.input(3), b.scalar(1.0, r))
         on_border = b.reshape_like(b.op("ReduceSum", b.mul(r, border), keepdims=1), value)
         if not at.is_active(0):
             return {value: on_border}
@@ -210,7 +211,7 @@ def _without_border(at: Situation) -> Adjoint:
     rank = at.graph.rank(x)
     if pads is None or rank is None or node.input(3) or min(pads) < 0:
         # A negative pad cuts off, so that the adjoint of any constant padding is padding by the opposite.
-        return lambda b, r: b.op("Pad", r, b.op("Neg", node.inputs[1]), "", node.input(3))
+        return lambda b, r: padded(b, r, rank, b.op("Neg", node.inputs[1]), node.input(3))
 
     def cut(b: Builder, r: str) -> str:
         axes = [i for i in range(rank) if pads[i] or pads[i + rank]]

@@ -8,6 +8,7 @@ from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Stop, Term
+from onnxlrp.operators.padding import padded
 from onnxlrp.operators.registry import Situation, register
 
 _INT64 = int(TensorProto.INT64)
@@ -53,7 +54,9 @@ class _Transform:
         b, zero = self.b, self.b.integers([0])
         cut = b.op("Slice", s, zero, want, self.axis)
         missing = b.op("Max", b.sub(want, have), zero)
-        return b.op("Pad", cut, b.op("Concat", zero, missing, axis=0), "", self.axis)
+        return padded(
+            b, cut, self.at.graph.rank(self.at.node.inputs[0]), b.op("Concat", zero, missing, axis=0), self.axis
+        )
 
     def number(self, tensor: str, like: str) -> str:
         return self.b.op("Cast", tensor, to=self.b.dtype(like))

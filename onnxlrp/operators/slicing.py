@@ -10,6 +10,7 @@ from onnx import TensorProto
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Selection
 from onnxlrp.operators.movement import EXACT, Adjoint, by_index, one_to_one
+from onnxlrp.operators.padding import padded
 from onnxlrp.operators.registry import Situation, register
 
 
@@ -71,26 +72,22 @@ def _filled(b: Builder, r: str, x: str, cuts: Sequence[_Cut]) -> str | None:
     return b.op("Pad", r, b.integers([*front, *back])) if any((*front, *back)) else r
 
 
-def _wide(b: Builder, tensor: str) -> str:
-    return tensor if b.dtype(tensor) == TensorProto.INT64 else b.op("Cast", tensor, to=int(TensorProto.INT64))
-
-
 def _at_run_time(at: Situation, count: int) -> Adjoint:
     """The transpose of `count` cuts without steps, by bounds or sizes that are known only at run time."""
     node, x = at.node, at.node.inputs[0]
 
     def adjoint(b: Builder, r: str) -> str:
-        axes = _wide(b, node.input(3)) if node.input(3) else b.integers(range(count))
+        axes = b.cast(node.input(3), TensorProto.INT64) if node.input(3) else b.integers(range(count))
         size, zero = b.op("Gather", b.op("Shape", x), axes), b.integers([0])
 
         def position(bound: str) -> str:
-            bound = _wide(b, bound)
+            bound = b.cast(bound, TensorProto.INT64)
             counted = b.where(b.op("Less", bound, zero), b.add(bound, size), bound)
             return b.op("Min", b.op("Max", counted, zero), size)
 
         begin = position(node.input(1))
         behind = b.sub(size, b.op("Max", position(node.input(2)), begin))
-        return b.op("Pad", r, b.op("Concat", begin, behind, axis=0), "", axes)
+        return padded(b, r, at.graph.rank(x), b.op("Concat", begin, behind, axis=0), axes)
 
     return adjoint
 
