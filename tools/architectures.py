@@ -6,6 +6,9 @@
     python tools/architectures.py --only 'resnet*,vgg11' --fresh    some of them, measured again
     python tools/architectures.py --report-only                     write the page from the results that are there
 
+Smallest networks first, each in a process of its own on one thread. An export that takes longer than --minutes, or
+more memory than --memory, is cut off and counts as neither converted nor failed; --retry measures it again.
+
 Needs onnxlrp with onnxruntime, torch, torchvision, timm and onnxscript. Exit code 1: a network that was exported was
 not converted, or its ledger does not close.
 """
@@ -17,13 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import onnxruntime
-import torch
 from rich.console import Console
 from zoo import report, store
 from zoo.export import EXPORTERS
-from zoo.measure import rows
+from zoo.isolated import Job, Limits, isolated
+from zoo.measure import rows_of_job
 from zoo.networks import networks
+from zoo.order import smallest_first
 from zoo.row import Row
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
@@ -44,6 +47,8 @@ _PAGE = _REPOSITORY / "docs" / "ARCHITECTURES.md"
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=_PAGE, help="Page to write.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--retry", is_flag=True, help="Measure again what failed before.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="For one export.")
+@click.option("--memory", type=click.IntRange(1), help="GiB of address space for one network; no limit by default.")
 @click.option("--report-only", is_flag=True, help="Measure nothing.")
 def main(
     only: str,
@@ -56,19 +61,21 @@ def main(
     output: Path,
     fresh: bool,
     retry: bool,
+    minutes: float,
+    memory: int | None,
     report_only: bool,
 ) -> None:
     """Export, convert and verify; one line per export, then a page of all results."""
-    torch.set_num_threads(max(torch.get_num_threads(), 1))
-    onnxruntime.set_default_logger_severity(3)
     console = Console(width=200, highlight=False)
     wanted = (exporter,) if exporter else EXPORTERS
+    limits = Limits(minutes * 60, memory, niceness=19)
     chosen = [] if report_only else networks(only.split(","), groups)
     known = {(r.group, r.name, r.exporter) for r in store.read(results) if r.rules == rules and (r.passed or not retry)}
-    for network in chosen:
-        missing = [e for e in wanted if fresh or (network.group, network.name, e) not in known]
+    left = [n for n in chosen if fresh or any((n.group, n.name, e) not in known for e in wanted)]
+    for network in smallest_first(left):
         # Maps are compared, so that both exports are made where one is missing.
-        for row in rows(replace(network, size=size or network.size), wanted if missing else (), rules, dynamic):
+        job = Job(replace(network, size=size or network.size), wanted, rules, dynamic)
+        for row in isolated(job, rows_of_job, limits):
             store.append(results, [row])
             console.print(_line(row), markup=False, soft_wrap=True)
     found = store.read(results)
@@ -81,7 +88,7 @@ def main(
 
 def _line(row: Row) -> str:
     numbers = (row.forward, row.ledger, row.batch, row.apart)
-    cells = [row.group, row.name, row.exporter, str(row.nodes), f"{row.seconds:.1f}", *map(report.number, numbers)]
+    cells = [row.group, row.name, row.exporter, str(row.nodes), f"{row.seconds:.1f} s", *map(report.number, numbers)]
     return "  ".join(c for c in cells if c) + (f"  {row.stage}: {row.reason}" if row.reason else "")
 
 

@@ -8,20 +8,27 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
+import torch
 
 import onnxlrp
-from onnxlrp.errors import ConversionError
+from onnxlrp.errors import ConversionError, OnnxLrpError
+from onnxlrp.run.session import open_session
 from zoo.export import export
-from zoo.networks import Array, Network, build, images
+from zoo.isolated import Job, Tell
+from zoo.network import Network
+from zoo.networks import Array, build, images
 from zoo.row import Row
 
 
-def measure(name: str, exporter: str, path: Path, sample: Array, rules: str) -> Row:
-    """Converts and verifies one export."""
+def measure(name: str, exporter: str, path: Path, sample: Array, rules: str, tell: Tell = lambda stage: None) -> Row:
+    """Converts and verifies one export; `tell` is given each stage as it begins."""
     nodes = len(onnx.load(path, load_external_data=False).graph.node)
+    tell("convert")
     started = time.perf_counter()
     try:
         onnxlrp.convert(path, rules=rules)
@@ -30,9 +37,15 @@ def measure(name: str, exporter: str, path: Path, sample: Array, rules: str) -> 
         spent = time.perf_counter() - started
         return Row(name, exporter, nodes, spent, reason="; ".join(lines[:3]), stage="convert")
     seconds = time.perf_counter() - started
-    report = onnxlrp.verify(path, {"image": sample}, rules=rules)
+    tell("verify")
+    try:
+        report = onnxlrp.verify(path, {"image": sample}, rules=rules)
+    except OnnxLrpError as error:
+        trouble = _trouble_of_original(path, sample)
+        stage, reason = ("run", trouble) if trouble else ("verify", short(error))
+        return Row(name, exporter, nodes, seconds, reason=reason, stage=stage)
     checks = {check.name: check for check in report.checks}
-    broken = [f"{c.name}: {c.detail}" for c in report.checks if not c.passed]
+    broken = [f"{c.name}: {c.detail} ({c.value:.0e})" for c in report.checks if not c.passed]
     return Row(
         name,
         exporter,
@@ -47,6 +60,15 @@ def measure(name: str, exporter: str, path: Path, sample: Array, rules: str) -> 
     )
 
 
+def _trouble_of_original(path: Path, sample: Array) -> str:
+    """Why the exported model itself does not run on this batch, which is another than it was exported with."""
+    try:
+        open_session(path).run(None, {"image": sample})
+    except Exception as error:  # onnxruntime raises its own unrelated classes
+        return f"the exported model itself does not run with a batch of {len(sample)}: {short(error)}"
+    return ""
+
+
 def relevance(path: Path, sample: Array, rules: str) -> Array:
     """The map of class 0 as onnxruntime computes it."""
     explainer = onnxlrp.Explainer(path, rules=rules, target=0)
@@ -58,37 +80,59 @@ def difference(a: Array, b: Array) -> float:
     return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b.astype(np.float64)))
 
 
-def rows(network: Network, exporters: Sequence[str], rules: str, dynamic: str = "batch") -> Iterator[Row]:
+def rows_of_job(job: Job, tell: Tell) -> Iterator[Row]:
+    """Measures on one thread, for the sake of whoever else works on the machine for those hours."""
+    torch.set_num_threads(1)
+    options = onnxruntime.SessionOptions
+
+    def one_thread() -> Any:
+        made = options()
+        made.intra_op_num_threads = 1
+        return made
+
+    onnxruntime.SessionOptions = one_thread  # `verify` leaves the number to the runtime
+    return rows(job.network, job.exporters, job.rules, job.dynamic, tell)
+
+
+def rows(
+    network: Network,
+    exporters: Sequence[str],
+    rules: str,
+    dynamic: str = "batch",
+    tell: Tell = lambda stage: None,
+) -> Iterator[Row]:
     """A row for each exporter; whatever goes wrong is in its `stage` and `reason`."""
-    about = Row(
-        network.name, "", group=network.group, family=network.family, part=network.part, size=network.size, rules=rules
-    )
+    about = Row.start(network, "", rules)
+    tell("build")
     try:
         model = build(network)
     except Exception as error:
-        yield from (replace(about, exporter=e, stage="build", reason=_short(error)) for e in exporters)
+        yield from (replace(about, exporter=e).failed("build", short(error)) for e in exporters)
         return
+    about = replace(about, parameters=sum(p.numel() for p in model.parameters()))
     maps: list[Array] = []
     for exporter in exporters:
+        about = replace(about, exporter=exporter)
         with tempfile.TemporaryDirectory() as folder:
+            tell("export")
             try:
                 path = export(model, network.size, exporter, Path(folder) / "model.onnx", dynamic)
             except Exception as error:  # exporters raise whatever they like
-                yield replace(about, exporter=exporter, stage="export", reason=_short(error))
+                yield about.failed("export", short(error))
                 continue
-            yield _row(about, exporter, path, rules, dynamic, maps)
+            yield _row(about, path, dynamic, maps, tell)
         gc.collect()
 
 
-def _row(about: Row, exporter: str, path: Path, rules: str, dynamic: str, maps: list[Array]) -> Row:
+def _row(about: Row, path: Path, dynamic: str, maps: list[Array], tell: Tell) -> Row:
     # Neither batch nor image is as large as it was when the model was exported.
     sample = images(3, about.size + 32 if dynamic == "all" else about.size)
     try:
-        found = measure(about.name, exporter, path, sample, rules)
+        found = measure(about.name, about.exporter, path, sample, about.rules, tell)
         if found.passed:
-            maps.append(relevance(path, sample, rules))
-    except Exception as error:  # onnxruntime may not know the exported model
-        found = Row(about.name, exporter, stage="verify", reason=_short(error))
+            maps.append(relevance(path, sample, about.rules))
+    except Exception as error:
+        return about.failed("verify", short(error))
     apart = difference(maps[0], maps[1]) if len(maps) == 2 else None
     return replace(
         found,
@@ -96,11 +140,12 @@ def _row(about: Row, exporter: str, path: Path, rules: str, dynamic: str, maps: 
         family=about.family,
         part=about.part,
         size=about.size,
-        rules=rules,
+        rules=about.rules,
+        parameters=about.parameters,
         apart=apart,
     )
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}"
+def short(error: Exception) -> str:
+    """Kind and first words of an error."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

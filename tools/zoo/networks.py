@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
@@ -13,6 +12,7 @@ from benchmark.networks import settle, torchvision_models
 from torch import Tensor, nn
 
 from zoo.families import TIMM
+from zoo.network import Network
 
 Array = np.ndarray[Any, Any]
 
@@ -32,24 +32,6 @@ SMALLEST: Mapping[str, int] = {
 _SMALL = 64
 #: Detectors whose heads are convolutions on feature maps; of the others the backbone is taken.
 _WITH_HEADS = ("fcos*", "retinanet*", "ssd*")
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network of a library.
-
-    Attributes:
-        group: "classification", "segmentation" or "detection" of torchvision, or "timm".
-        family: what it stands for: the module that it is built by in timm, its group elsewhere.
-        size: height and width in pixels of an image that it takes.
-        part: what of it is taken, where that is not all.
-    """
-
-    group: str
-    family: str
-    name: str
-    size: int
-    part: str = ""
 
 
 def networks(patterns: Sequence[str] = ("*",), groups: Sequence[str] = ()) -> list[Network]:
@@ -95,7 +77,7 @@ def build(network: Network) -> nn.Module:
         LookupError: the library has no such network.
     """
     torch.manual_seed(0)
-    model = (_from_timm(network) if network.group == "timm" else _from_torchvision(network)).eval()
+    model = bare(network).eval()
     settle(model, network.size)
     with torch.no_grad():
         for key, value in model.named_parameters():
@@ -105,6 +87,15 @@ def build(network: Network) -> nn.Module:
             if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
                 module.bias.normal_(0.0, 0.1)
     return model
+
+
+def bare(network: Network) -> nn.Module:
+    """The network as its library makes it.
+
+    Raises:
+        LookupError: the library has no such network.
+    """
+    return _from_timm(network) if network.group == "timm" else _from_torchvision(network)
 
 
 def _from_timm(network: Network) -> nn.Module:
