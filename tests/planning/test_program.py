@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxlrp
 from onnxlrp.errors import ConversionError, UsageError
@@ -278,6 +279,19 @@ def test_costs_are_counted_in_multiply_adds_of_one_sample() -> None:
     assert plan.forward_macs == 3 * 2 * 3 * 3 * 4 * 4
     assert plan.cost == 2.0, "one transposed convolution beside the forward one"
     assert onnxlrp.plan(model, rules="epsilon-plus").cost > 2.0  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("batch", "rows"), [("N", "5*N"), (2, 10)])
+def test_positions_that_were_put_into_the_first_axis_count(batch: str | int, rows: str | int) -> None:
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [batch, 5, 4]), ("y", [rows, 3]))
+    )
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["f"]), helper.make_node("Gemm", ["f", "w"], ["y"])]
+    constants = [numpy_helper.from_array(a, n) for a, n in ((np.array([-1, 4]), "s"), (normal(4, 3), "w"))]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    assert onnxlrp.plan(model, rules="epsilon").forward_macs == 5 * 4 * 3
 
 
 def test_a_plan_is_plain_values_and_the_same_every_time() -> None:
