@@ -241,6 +241,7 @@ class Product:
     Attributes:
         signal: the factor that is the signal where the other one is recognised as a gate; None if neither is.
         partial: (builder, g of y's shape, factor) -> g * dy/dfactor in the shape of that factor.
+        elementwise: y = a * b or a / b element by element; else sums of such products (of matrices).
         quotient: the factor that is not the signal never receives anything: a divisor, sampling points.
         other: what messages call the factor that is not the signal.
         roles: what a and b are in attention ("query", "key", "weights", "value") or a gated layer ("gate", "up").
@@ -251,6 +252,7 @@ class Product:
     y: str
     partial: Callable[[Builder, str, str], str]
     signal: str | None
+    elementwise: bool = False
     quotient: bool = False
     other: str = "gate"
     roles: tuple[str, str] = ("", "")

@@ -90,9 +90,9 @@ def mul(at: Situation) -> Product | Scaling:
 
     if own is not None:
         x, what = own
-        return Product(a, c, y, partial, x, quotient=True, other="function of the signal", note=what)
+        return Product(a, c, y, partial, x, True, quotient=True, other="function of the signal", note=what)
     note = f"{c if signal == a else a} is bounded, hence a gate" if signal else "neither factor is a gate"
-    return Product(a, c, y, partial, signal, roles=_gated_roles(at, a, c), note=note)
+    return Product(a, c, y, partial, signal, True, roles=_gated_roles(at, a, c), note=note)
 
 
 @register("Div", "product", "all to the numerator; a constant divisor scales", "1/b and -a/b^2", data=(0, 1))
@@ -108,7 +108,7 @@ def div(at: Situation) -> Product | Scaling | Elementwise:
 
     if not at.is_active(0):
         return Elementwise(d, y, lambda b, g: partial(b, g, d), note="a function of its divisor")
-    return Product(a, d, y, partial, a, quotient=True, other="divisor", note="the divisor only scales")
+    return Product(a, d, y, partial, a, True, quotient=True, other="divisor", note="the divisor only scales")
 
 
 @register("Neg", "movement", "exact: the sign is the relevance's own", "-1")

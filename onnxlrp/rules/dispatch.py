@@ -87,7 +87,7 @@ def receivers(rule: str, behaviour: Behaviour) -> tuple[str, ...]:
     """The inputs that a rule sends relevance to."""
     if isinstance(behaviour, Elementwise) and rule != "gradient":
         return (behaviour.x,)
-    one_sided = isinstance(behaviour, Product) and (rule == "signal" or (rule == "half" and behaviour.quotient))
+    one_sided = isinstance(behaviour, Product) and (rule == "signal" or (rule != "gradient" and behaviour.quotient))
     if one_sided and isinstance(behaviour, Product) and behaviour.signal is not None:
         return (behaviour.signal,)
     if isinstance(behaviour, Linear) and rule != "gradient":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Attributed, Coded, Elementwise, Linear, Product, Scaling, Selection
-from onnxlrp.rules.recipe import Contributions, Parameters, book_difference
+from onnxlrp.rules.recipe import Contributions, Parameters, book_difference, stabilised
 
 Given = Mapping[str, Relevance]
 
@@ -123,19 +123,31 @@ def signal(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributi
     if op.signal is None:
         return half(ctx, op, r, p)
     b = ctx.b
-    if r.is_multiplier_of(op.y):
-        return [(op.signal, Relevance(op.partial(b, r.value, op.signal), op.signal))]
-    return [(op.signal, Relevance(b.sum_to(r.as_map(b), op.y, op.signal)))]
+    if op.elementwise and not r.is_multiplier_of(op.y):
+        return [(op.signal, Relevance(b.sum_to(r.as_map(b), op.y, op.signal)))]
+    found = Relevance(op.partial(b, r.as_multiplier(b, ctx.facts, op.y), op.signal), op.signal)
+    if not r.is_multiplier_of(op.y):
+        # A product that is zero has no multiplier: what it was given ends here.
+        book_difference(ctx, "other", [r], [found])
+    return [(op.signal, found)]
 
 
 def half(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
-    """Half to each factor; of a quotient all to the numerator."""
+    """Half to each factor; of a quotient all to the numerator. With epsilon R_a = a * d(sum y R / st(2y))/da."""
     if op.quotient:
         return signal(ctx, op, r, p)
-    b = ctx.b
-    m = b.scale(r.as_multiplier(b, ctx.facts, op.y), 0.5)
+    b, divided = ctx.b, bool(float(p.get("epsilon", 0.0)))
+    if op.elementwise and not divided and not r.is_multiplier_of(op.y):
+        share = b.scale(r.as_map(b), 0.5)
+        return [(x, Relevance(b.sum_to(share, op.y, x))) for x in (op.a, op.b)]
+    if divided:
+        m = b.div(r.as_map(b), stabilised(ctx, op, b.scale(op.y, 2.0), p))
+    else:
+        m = b.scale(r.as_multiplier(b, ctx.facts, op.y), 0.5)
     found = [(x, Relevance(op.partial(b, m, x), x)) for x in (op.a, op.b)]
-    if not r.is_multiplier_of(op.y):
+    if divided:
+        book_difference(ctx, "stabiliser", [r], [part for _, part in found])
+    elif not r.is_multiplier_of(op.y):
         # A product that is zero has no multiplier: what it was given ends here.
         book_difference(ctx, "other", [r], [part for _, part in found])
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
-from onnxlrp.operators.behaviour import Linear, Map, Part
+from onnxlrp.operators.behaviour import Linear, Map, Part, Product
 
 Parameters = Mapping[str, Any]
 Contributions = list[tuple[str, Relevance]]
@@ -70,12 +70,14 @@ def run(b: Builder, op: Linear, parts: Sequence[tuple[Map | None, str]], bias: s
     return total if native or bias is None else b.add(total, on_output(b, op, bias))
 
 
-def stabilised(ctx: Context, op: Linear, d: str, p: Parameters, sign: int = 0) -> str:
+def stabilised(ctx: Context, op: Linear | Product, d: str, p: Parameters, sign: int = 0) -> str:
     """st(d), where `sign` is that of d if it is known: d away from zero by epsilon. sgn(0) = 1."""
     b, epsilon, form = ctx.b, float(p["epsilon"]), p.get("stabiliser", "sign")
     if not epsilon:
         return d
     size = norm_size(b, op, d, p) if form == "norm" else b.scalar(epsilon, d)
+    if form == "plain":
+        return b.add(d, size)
     less = b.op("Neg", size) if form == "norm" else b.scalar(-epsilon, d)
     if form == "clip":
         if sign:
@@ -86,7 +88,7 @@ def stabilised(ctx: Context, op: Linear, d: str, p: Parameters, sign: int = 0) -
     return b.add(d, b.mul(b.sign(d), size))
 
 
-def norm_size(b: Builder, op: Linear, d: str, p: Parameters) -> str:
+def norm_size(b: Builder, op: Linear | Product, d: str, p: Parameters) -> str:
     """Epsilon times the root mean square of d, one number per sample."""
     return b.scale(_root_mean_square(b, d, b.graph.rank(op.y) or 0), float(p["epsilon"]))
 

@@ -60,9 +60,10 @@ _EPSILON = Parameter(1e-6, "size of the stabiliser added to a denominator, away 
 _STABILISER = Parameter(
     "sign",
     "sign: z + e*sgn(z); clip: sgn(z)*max(|z|, e);"
-    " norm: like sign with e scaled by the root mean square of z per sample",
+    " norm: like sign with e scaled by the root mean square of z per sample;"
+    " plain: z + e whatever the sign of z, which may be zero where z is negative",
     kind="choice",
-    choices=("sign", "clip", "norm"),
+    choices=("sign", "clip", "norm", "plain"),
 )
 _BIAS = Parameter(
     "absorb",
@@ -189,7 +190,11 @@ RULES: Mapping[str, RuleSpec] = {
             "half",
             ("product",),
             "half of the relevance to each factor",
-            "Achtibat et al. 2024, prop. 3.2",
+            "Achtibat et al. 2024, prop. 3.2 and 3.3",
+            {
+                "epsilon": Parameter(0.0, "size of the stabiliser added to 2y; with 0 nothing is divided by"),
+                "stabiliser": _STABILISER,
+            },
         ),
         RuleSpec(
             "dpa",

@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
 import onnxlrp
 from tests.oracle.modified_gradient import input_relevance, token_relevance
-from tests.oracle.transformer_models import ACTIVATIONS, FAMILIES, Case, case
+from tests.oracle.transformer_models import ACTIVATIONS, FAMILIES, Case, case, export
 from tests.support.evaluate import cosine, relative_l2, run_onnxruntime, run_reference, to_float64
 
 Array = np.ndarray
-
-
-def _export(given: Case, path: Path, dynamo: bool) -> onnx.ModelProto:
-    """As an exporter of torch writes it, with open batch and sequence."""
-    tokens = len(given.inputs) > 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if dynamo:
-            axes = ({0: "batch", 1: "sequence"},) * len(given.inputs) if tokens else ({0: "batch"},)
-            torch.onnx.export(
-                given.runner,
-                given.inputs,
-                str(path),
-                input_names=list(given.names),
-                output_names=["y"],
-                dynamo=True,
-                dynamic_shapes=axes,
-                verbose=False,
-            )
-        else:
-            open_axes = {n: {0: "batch", 1: "sequence"} if tokens else {0: "batch"} for n in given.names}
-            torch.onnx.export(
-                given.runner,
-                given.inputs,
-                str(path),
-                input_names=list(given.names),
-                output_names=["y"],
-                dynamo=False,
-                dynamic_axes=open_axes,
-                opset_version=17,
-            )
-    given.runner.eval()
-    return onnx.load(path)
 
 
 def _expected(given: Case, seed: Array, conservative: bool) -> Array:
@@ -65,7 +30,7 @@ def _expected(given: Case, seed: Array, conservative: bool) -> Array:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_table_is_the_modified_gradient(tmp_path: Path, name: str, exporter: str, rules: str) -> None:
     given = case(name)
-    model = _export(given, tmp_path / "model.onnx", exporter == "dynamo")
+    model = export(given, tmp_path / "model.onnx", exporter == "dynamo")
     emitted = onnxlrp.convert(model, rules=rules, target="seed", inputs=(given.names[0],))
     feeds = {n: x.numpy() for n, x in zip(given.names, given.inputs, strict=True)}
     used = {v.name for v in model.graph.input}
@@ -92,7 +57,7 @@ def test_a_float16_version_has_nearly_the_same_map(tmp_path: Path, name: str) ->
     maps = []
     for version, folder in ((given, "single"), (narrow, "half")):
         (tmp_path / folder).mkdir()
-        model = _export(version, tmp_path / folder / "model.onnx", dynamo=True)
+        model = export(version, tmp_path / folder / "model.onnx", dynamo=True)
         emitted = onnxlrp.convert(model, rules="attnlrp", target=_first_element(version), inputs=(given.names[0],))
         feeds = {n: x.numpy() for n, x in zip(version.names, version.inputs, strict=True)}
         used = {v.name for v in model.graph.input}

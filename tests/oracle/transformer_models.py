@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 import transformers
 from torch import Tensor, nn
@@ -224,3 +227,36 @@ def case(name: str) -> Case:
         decoder = torch.randint(3, _VOCABULARY, (2, 7), generator=generator)
         return Case(runner, (ids, mask, decoder), ("ids", "mask", "decoder"))
     return Case(runner, (ids, mask), ("ids", "mask"))
+
+
+def export(given: Case, path: Path, dynamo: bool) -> onnx.ModelProto:
+    """As an exporter of torch writes it, with open batch and sequence."""
+    tokens = len(given.inputs) > 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            axes = ({0: "batch", 1: "sequence"},) * len(given.inputs) if tokens else ({0: "batch"},)
+            torch.onnx.export(
+                given.runner,
+                given.inputs,
+                str(path),
+                input_names=list(given.names),
+                output_names=["y"],
+                dynamo=True,
+                dynamic_shapes=axes,
+                verbose=False,
+            )
+        else:
+            open_axes = {n: {0: "batch", 1: "sequence"} if tokens else {0: "batch"} for n in given.names}
+            torch.onnx.export(
+                given.runner,
+                given.inputs,
+                str(path),
+                input_names=list(given.names),
+                output_names=["y"],
+                dynamo=False,
+                dynamic_axes=open_axes,
+                opset_version=17,
+            )
+    given.runner.eval()
+    return onnx.load(path)

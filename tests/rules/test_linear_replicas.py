@@ -26,6 +26,7 @@ RULES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "epsilon": ("epsilon", {}),
     "epsilon-large": ("epsilon", {"epsilon": 0.25}),
     "epsilon-clip": ("epsilon", {"epsilon": 0.5, "stabiliser": "clip"}),
+    "epsilon-plain": ("epsilon", {"epsilon": 0.05, "stabiliser": "plain"}),
     "epsilon-norm": ("epsilon", {"epsilon": 0.2, "stabiliser": "norm"}),
     "epsilon-no-bias": ("epsilon", {"epsilon": 0.1, "bias": "ignore"}),
     "norm": ("norm", {"epsilon": 0.01}),

@@ -52,6 +52,8 @@ def stabilise(z: Array, epsilon: float, kind: str = "sign") -> Array:
     """z moved away from zero; `norm` scales epsilon by the root mean square over all axes but the first."""
     if kind == "clip":
         return sign_or_one(z) * np.maximum(np.abs(z), epsilon)
+    if kind == "plain":
+        return z + epsilon
     if kind == "norm":
         axes = tuple(range(1, z.ndim))
         return z + epsilon * np.sqrt((z**2).mean(axis=axes, keepdims=True)) * sign_or_one(z)

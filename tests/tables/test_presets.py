@@ -27,6 +27,11 @@ POSITIVE = dict.fromkeys(["affine", "average", "sum", "normalization"], "z-plus"
 ZERO = {**USUAL, **dict.fromkeys(["affine", "average", "sum", "normalization", "input", "conv", "dense"], "z")}
 EXPECTED = {
     "attnlrp": {**ZERO, "product": "half"},
+    "attnlrp-explicit": {
+        **USUAL,
+        **dict.fromkeys(["average", "sum", "input", "conv", "dense"], "epsilon"),
+        "product": "half",
+    },
     "cp-lrp": {**ZERO, "attention": "signal"},
     "dpa": {**ZERO, "product": "dpa", "attention": "dpa"},
     "attnlrp-gamma": {**ZERO, "input": "gamma", "conv": "gamma", "dense": "gamma", "product": "half"},
@@ -106,5 +111,7 @@ def test_the_numbers_of_the_presets() -> None:
     assert box["low"] == pytest.approx(min(-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225), abs=0.005)
     assert box["high"] == pytest.approx(max(0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225), abs=0.005)
     for name in EXPECTED:
-        for step in EXPECTED[name]:
-            assert parameters(name, step).get("epsilon", 1e-6) == 1e-6
+        for step, rule in EXPECTED[name].items():
+            usual = 0.0 if rule == "half" else 1e-6
+            published = {"sum": 1e-8, "attention": 1e-8}.get(step, usual) if name == "attnlrp-explicit" else usual
+            assert parameters(name, step).get("epsilon", usual) == published
