@@ -13,7 +13,7 @@ from onnxlrp.errors import UsageError
 from onnxlrp.explain.layout import dtype_of, find_image_input
 from onnxlrp.explain.load import SUFFIXES, read_photo
 from onnxlrp.explain.preprocess import ImageOptions, Prepared, Recipe, recipe_for
-from onnxlrp.explain.session import Explainer
+from onnxlrp.explain.session import ModelInputs
 
 #: What an input may be given as: an array, a number that fills it, or a file (.npy, .npz with one array, an image).
 Value = np.ndarray | float | str | Path
@@ -30,24 +30,24 @@ class Feed:
     recipe: Recipe | None = None
 
 
-def feeds_for(explainer: Explainer, values: Mapping[str, Value], options: ImageOptions) -> dict[str, Feed]:
+def feeds_for(model: ModelInputs, values: Mapping[str, Value], options: ImageOptions) -> dict[str, Feed]:
     """The named inputs filled.
 
     Raises UsageError for names that are no inputs, files that cannot be read or do not fit, and numbers for
     inputs whose size the model leaves open.
     """
-    unknown = [name for name in values if name not in explainer.input_names]
+    unknown = [name for name in values if name not in model.input_names]
     if unknown:
-        raise UsageError(f"the model has no input {unknown[0]!r}; its inputs are {', '.join(explainer.input_names)}")
-    return {name: _feed(explainer, name, value, options) for name, value in values.items()}
+        raise UsageError(f"the model has no input {unknown[0]!r}; its inputs are {', '.join(model.input_names)}")
+    return {name: _feed(model, name, value, options) for name, value in values.items()}
 
 
-def _feed(explainer: Explainer, name: str, value: Value, options: ImageOptions) -> Feed:
+def _feed(model: ModelInputs, name: str, value: Value, options: ImageOptions) -> Feed:
     if isinstance(value, np.ndarray):
         return Feed(value)
     number = _number(value)
     if number is not None:
-        return Feed(_filled(explainer, name, number))
+        return Feed(_filled(model, name, number))
     path = Path(str(value))
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return Feed(_only_array(path))
@@ -56,7 +56,7 @@ def _feed(explainer: Explainer, name: str, value: Value, options: ImageOptions) 
             f"{path}: input {name!r} takes a number, an .npy or .npz file, or an image ({', '.join(sorted(SUFFIXES))})"
         )
     recipe = recipe_for(
-        options, find_image_input([name], explainer.input_shapes, explainer.input_types, options.layout)
+        options, find_image_input([name], model.input_shapes, model.input_types, options.layout)
     )
     photo = recipe.prepare(read_photo(path))
     return Feed(np.repeat(photo.array[None], recipe.image_input.batch or 1, axis=0), photo, recipe)
@@ -74,14 +74,14 @@ def _number(value: str | float | Path) -> float | None:
         return None
 
 
-def _filled(explainer: Explainer, name: str, number: float) -> np.ndarray:
+def _filled(model: ModelInputs, name: str, number: float) -> np.ndarray:
     """The input's whole shape filled with a number; an open batch is 1."""
-    shape = explainer.input_shapes.get(name)
+    shape = model.input_shapes.get(name)
     sizes = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(shape or ())]
     if shape is None or not all(isinstance(size, int) for size in sizes):
         raise UsageError(f"input {name!r} has no fixed size that {number:g} could fill; give an .npy file")
     return np.full([int(size) for size in sizes if size is not None], number).astype(
-        dtype_of(explainer.input_types.get(name))
+        dtype_of(model.input_types.get(name))
     )
 
 

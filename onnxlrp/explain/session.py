@@ -55,8 +55,8 @@ class Explanation(Protocol):
     def explained_output(self) -> np.ndarray | None: ...
 
 
-class Explainer(Protocol):
-    """The part of `onnxlrp.Explainer` that is used here."""
+class ModelInputs(Protocol):
+    """What has to be known of a model to fill its inputs with data."""
 
     @property
     def input_names(self) -> Sequence[str]: ...
@@ -64,6 +64,11 @@ class Explainer(Protocol):
     def input_shapes(self) -> Mapping[str, Sequence[Dimension] | None]: ...
     @property
     def input_types(self) -> Mapping[str, Any]: ...
+
+
+class Explainer(ModelInputs, Protocol):
+    """The part of `onnxlrp.Explainer` that is used here."""
+
     @property
     def explained(self) -> Sequence[str]: ...
     def explain(

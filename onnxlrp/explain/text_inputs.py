@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.layout import dtype_of
-from onnxlrp.explain.session import Explainer
+from onnxlrp.explain.session import ModelInputs
 from onnxlrp.explain.text_tokens import Encoded
 
 ROLES = ("ids", "mask", "types", "positions")
@@ -54,50 +54,50 @@ def parse_roles(feed: Mapping[str, str]) -> None:
             raise UsageError(f"input {name!r} cannot be fed with {role!r}; write one of {possible}")
 
 
-def find_text_inputs(explainer: Explainer, feed: Mapping[str, str], filled: Sequence[str]) -> TextInputs:
+def find_text_inputs(model: ModelInputs, feed: Mapping[str, str], filled: Sequence[str]) -> TextInputs:
     """By their names, and by `feed` where these do not tell; inputs in `filled` are filled otherwise.
 
     Raises UsageError for names that are no inputs, and for inputs that nothing is known of.
     """
     parse_roles(feed)
-    unknown = next((name for name in (*feed, *filled) if name not in explainer.input_names), None)
+    unknown = next((name for name in (*feed, *filled) if name not in model.input_names), None)
     if unknown is not None:
-        raise UsageError(f"the model has no input {unknown!r}; its inputs are {', '.join(explainer.input_names)}")
+        raise UsageError(f"the model has no input {unknown!r}; its inputs are {', '.join(model.input_names)}")
     groups: dict[str, dict[str, str]] = {}
     fixed: dict[str, np.ndarray] = {}
     left: list[str] = []
-    for name in explainer.input_names:
+    for name in model.input_names:
         if name in filled:
             continue
         role, group = _role(name, feed)
-        if role is not None and (name in feed or _is_whole(explainer, name)):
+        if role is not None and (name in feed or _is_whole(model, name)):
             taken = groups.setdefault(group, {}).setdefault(role, name)
             if taken != name:
                 raise UsageError(
                     f"inputs {taken!r} and {name!r} both look like {role}; say which: --feed {name}={role}"
                 )
         elif _CACHE.match(name):
-            fixed[name] = _empty_cache(explainer, name)
+            fixed[name] = _empty_cache(model, name)
         elif name == _SWITCH:
             fixed[name] = np.zeros(1, bool)
         else:
             left.append(name)
-    if not any("ids" in group for group in groups.values()) and len(left) == 1 and _is_whole(explainer, left[0]):
+    if not any("ids" in group for group in groups.values()) and len(left) == 1 and _is_whole(model, left[0]):
         groups.setdefault("", {})["ids"] = left.pop()
     if left:
         raise UsageError(
             f"input {left[0]!r} has no usual name; say what it takes: --feed {left[0]}={'|'.join(ROLES)}, "
             f"or fill it: --data {left[0]}=FILE"
         )
-    return TextInputs(_in_order(groups, explainer), fixed)
+    return TextInputs(_in_order(groups, model), fixed)
 
 
-def _in_order(groups: dict[str, dict[str, str]], explainer: Explainer) -> tuple[Mapping[str, str], ...]:
+def _in_order(groups: dict[str, dict[str, str]], model: ModelInputs) -> tuple[Mapping[str, str], ...]:
     without = next((group for group in groups.values() if "ids" not in group), None)
     if without is not None or not groups:
         more = f", besides {', '.join(without.values())}" if without else ""
         raise UsageError(f"no input for token ids was found{more}; name it: --feed NAME=ids")
-    order = sorted(groups, key=lambda group: explainer.input_names.index(groups[group]["ids"]))
+    order = sorted(groups, key=lambda group: model.input_names.index(groups[group]["ids"]))
     if _PAIR in groups:
         order = [*(group for group in order if group != _PAIR), _PAIR]
     return tuple(groups[group] for group in order)
@@ -115,15 +115,15 @@ def _role(name: str, feed: Mapping[str, str]) -> tuple[str | None, str]:
     return None, ""
 
 
-def _is_whole(explainer: Explainer, name: str) -> bool:
+def _is_whole(model: ModelInputs, name: str) -> bool:
     """Whether an input is made of whole numbers; a mask may be of truth values or floats."""
-    kind = dtype_of(explainer.input_types.get(name)).kind
+    kind = dtype_of(model.input_types.get(name)).kind
     return kind in "iu" or (kind in "bf" and _role(name, {})[0] == "mask")
 
 
-def _empty_cache(explainer: Explainer, name: str) -> np.ndarray:
+def _empty_cache(model: ModelInputs, name: str) -> np.ndarray:
     """A cache with nothing in it: length 0 along the one axis besides the batch that is open."""
-    shape = explainer.input_shapes.get(name) or ()
+    shape = model.input_shapes.get(name) or ()
     open_axes = [axis for axis, size in enumerate(shape) if axis > 0 and not isinstance(size, int)]
     if len(open_axes) != 1:
         raise UsageError(
@@ -131,11 +131,11 @@ def _empty_cache(explainer: Explainer, name: str) -> np.ndarray:
             f"cannot be made empty; fill it: --data {name}=FILE"
         )
     sizes = [0 if axis == open_axes[0] else size if isinstance(size, int) else 1 for axis, size in enumerate(shape)]
-    return np.zeros(sizes, dtype_of(explainer.input_types.get(name)))
+    return np.zeros(sizes, dtype_of(model.input_types.get(name)))
 
 
 def fill(
-    inputs: TextInputs, explainer: Explainer, texts: Sequence[Encoded], pad_id: int
+    inputs: TextInputs, model: ModelInputs, texts: Sequence[Encoded], pad_id: int
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Arrays for one sample, one encoded text for each group; and what a reader should know of them.
 
@@ -145,7 +145,7 @@ def fill(
     notes: list[str] = []
     for group, encoded in zip(inputs.groups, texts, strict=True):
         count = len(encoded.ids)
-        length = _length(explainer, group["ids"], count)
+        length = _length(model, group["ids"], count)
         if length > count and "mask" not in group:
             notes.append(f"the model has no mask: it sees the {length - count} tokens that fill it up to {length}")
         values: dict[str, Any] = {
@@ -155,12 +155,12 @@ def fill(
             "positions": range(length),
         }
         for role, name in group.items():
-            feeds[name] = _row(explainer, name, np.asarray(values[role]))
+            feeds[name] = _row(model, name, np.asarray(values[role]))
     return feeds, tuple(notes)
 
 
-def _length(explainer: Explainer, name: str, count: int) -> int:
-    shape = explainer.input_shapes.get(name)
+def _length(model: ModelInputs, name: str, count: int) -> int:
+    shape = model.input_shapes.get(name)
     size = shape[-1] if shape else None
     if not isinstance(size, int):
         return count
@@ -169,10 +169,10 @@ def _length(explainer: Explainer, name: str, count: int) -> int:
     return size
 
 
-def _row(explainer: Explainer, name: str, values: np.ndarray) -> np.ndarray:
+def _row(model: ModelInputs, name: str, values: np.ndarray) -> np.ndarray:
     """One row as the input takes it: with or without a batch axis, in its element type."""
-    shape = explainer.input_shapes.get(name)
-    typed = values.astype(dtype_of(explainer.input_types.get(name)))
+    shape = model.input_shapes.get(name)
+    typed = values.astype(dtype_of(model.input_types.get(name)))
     if shape is not None and len(shape) == 1:
         return typed
     if shape is not None and len(shape) != 2:

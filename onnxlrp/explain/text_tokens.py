@@ -89,6 +89,11 @@ class TextTokenizer:
     def is_special(self, token: int) -> bool:
         return token in self._special
 
+    def known(self, name: str) -> int | None:
+        """The id of a token as it stands in the vocabulary; None where it does not."""
+        found = self._own.token_to_id(name)
+        return None if found is None else int(found)
+
     def encode(self, text: str, pair: str | None = None) -> Encoded:
         """The tokens of a text, or of two, with the special tokens that the tokenizer adds."""
         found = self._own.encode(text, pair)
@@ -131,9 +136,9 @@ class TextTokenizer:
 
         Raises UsageError for a text of several tokens.
         """
-        known = self._own.token_to_id(text)
+        known = self.known(text)
         if known is not None:
-            return int(known)
+            return known
         found = self._own.encode(text, add_special_tokens=False)
         if len(found.ids) != 1:
             parts = ", ".join(map(repr, found.tokens))

@@ -52,6 +52,7 @@ EXPECTED = {
     },
     "deconvnet": {**GRADIENT, "relu": "deconvnet"},
     "guided-backprop": {**GRADIENT, "relu": "guided-backprop"},
+    "gradient": GRADIENT,
     "gradient-x-input": GRADIENT,
     "default": {**USUAL, "input": "z-plus", "conv": "z-plus", "dense": "epsilon"},
 }
@@ -93,8 +94,9 @@ def test_a_preset_is_fit_to_be_copied(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_only_methods_that_modify_the_gradient_return_one(name: str) -> None:
-    assert load_table(name).output == ("gradient" if name in ("deconvnet", "guided-backprop") else "relevance")
+def test_only_gradients_are_not_multiplied_by_the_input(name: str) -> None:
+    gradients = ("gradient", "deconvnet", "guided-backprop")
+    assert load_table(name).output == ("gradient" if name in gradients else "relevance")
 
 
 def test_the_numbers_of_the_presets() -> None:
