@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxlrp.explain.text_tokens import WordRelevance
 
 
-def _parse_feed(_ctx: click.Context, _parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+def parse_feed(_ctx: click.Context, _parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
     """`NAME=ROLE` pairs as a dict."""
     found: dict[str, str] = {}
     for pair in pairs:
@@ -48,7 +48,7 @@ _TEXT = (
     click.option(
         "--feed",
         multiple=True,
-        callback=_parse_feed,
+        callback=parse_feed,
         metavar="NAME=ROLE",
         help="Text: the input NAME takes ids, mask, types or positions; pair-ids ... those of the second text where it "
         "has inputs of its own.  [default: by the usual names]",

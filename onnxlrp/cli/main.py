@@ -7,6 +7,7 @@ from importlib import metadata
 import click
 
 from onnxlrp.cli.convert import convert
+from onnxlrp.cli.evaluate import evaluate
 from onnxlrp.cli.explain import explain
 from onnxlrp.cli.ops import ops
 from onnxlrp.cli.plan import plan
@@ -56,7 +57,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (convert, plan, explain, verify, rules, ops):
+for _command in (convert, plan, explain, verify, evaluate, rules, ops):
     cli.add_command(_command)
 
 

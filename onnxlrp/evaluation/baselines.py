@@ -25,9 +25,7 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def _random(
-    subject: Subject, frame: Frame, values: Array, targets: Array, rows: Array, settings: Settings
-) -> Array:
+def _random(subject: Subject, frame: Frame, values: Array, targets: Array, rows: Array, settings: Settings) -> Array:
     result = np.empty(values.shape, np.float64)
     for i, row in enumerate(rows):
         # Another value gets another map: chance does not even agree with itself.
@@ -37,9 +35,7 @@ def _random(
     return result
 
 
-def _gradient(
-    subject: Subject, frame: Frame, values: Array, targets: Array, rows: Array, settings: Settings
-) -> Array:
+def _gradient(subject: Subject, frame: Frame, values: Array, targets: Array, rows: Array, settings: Settings) -> Array:
     return subject.gradients(values, targets, rows)
 
 
@@ -84,9 +80,7 @@ def _gradients(subject: Subject, variants: Array, target: int, row: int) -> Arra
     return subject.gradients(variants, np.full(count, target), np.full(count, row))
 
 
-def _occlusion(
-    subject: Subject, frame: Frame, values: Array, targets: Array, rows: Array, settings: Settings
-) -> Array:
+def _occlusion(subject: Subject, frame: Frame, values: Array, targets: Array, rows: Array, settings: Settings) -> Array:
     """The fall of the score when a window is taken away, spread evenly over it; windows that overlap are averaged.
 
     Windows are squares of a picture; of other data, and of tokens, each unit by itself.

@@ -23,6 +23,7 @@ class Setting:
     """What all batches of a run share.
 
     Attributes:
+        layout: of the samples as they are read.
         target: "predicted", "label" or a class.
         fill: what elements become when they are taken away; see `units.baselines`.
         unit: the side of the squares that pictures are taken apart into, in pixels.
@@ -125,8 +126,9 @@ def _remembering(make: MakeMethod, subject: Subject, once: Method) -> MakeMethod
     return lambda other: once if other is subject else make(other)
 
 
-def prepare(samples: Sequence[Sample], places: Sequence[int], engine: Engine, setting: Setting,
-            shared: Mapping[str, Array]) -> Prepared:
+def prepare(
+    samples: Sequence[Sample], places: Sequence[int], engine: Engine, setting: Setting, shared: Mapping[str, Array]
+) -> Prepared:
     """Samples of one shape as arrays.
 
     Args:
@@ -137,38 +139,38 @@ def prepare(samples: Sequence[Sample], places: Sequence[int], engine: Engine, se
         UsageError: a target that a sample does not have.
     """
     name = engine.input_name
-    values = np.stack([sample.inputs[name] for sample in samples])
+    stacked = np.stack([sample.inputs[name] for sample in samples])
+    values = np.ascontiguousarray(setting.layout.to_channels_first(stacked))
+    layout = setting.layout.channels_first
     others = {key: np.stack([s.inputs[key] for s in samples]) for key in samples[0].inputs if key != name}
-    subject = OnnxSubject(engine, others, shared)
+    subject = OnnxSubject(engine, others, shared, setting.layout)
     labels = np.array([sample.label for sample in samples], np.int64)
     masks = [s.marked for s in samples]
-    marked = np.stack([np.zeros(values.shape[1:], bool) if m is None else m for m in masks])
+    marked = np.stack([np.zeros(stacked.shape[1:], bool) if m is None else m for m in masks])
     frame = Frame(
-        baselines(setting.fill, values, setting.layout),
-        _units(samples, setting, values.shape[1:]),
+        baselines(setting.fill, values, layout),
+        _units(samples, setting, layout, values.shape[1:]),
         np.array([seed_of(setting.seed, place) for place in places], np.uint64),
-        setting.layout,
+        layout,
     )
     return Prepared(
         values,
         frame,
         _targets(samples, values, labels, subject, setting.target),
         labels if (labels >= 0).any() else None,
-        None if all(m is None for m in masks) else marked,
+        None if all(m is None for m in masks) else setting.layout.to_channels_first(marked),
         subject,
     )
 
 
-def _units(samples: Sequence[Sample], setting: Setting, shape: tuple[int, ...]) -> Array:
+def _units(samples: Sequence[Sample], setting: Setting, layout: Layout, shape: tuple[int, ...]) -> Array:
     own = [sample.units for sample in samples]
     if any(u is None for u in own):
-        return units(setting.layout, shape, setting.unit)
+        return units(layout, shape, setting.unit)
     return np.stack([u for u in own if u is not None])
 
 
-def _targets(
-    samples: Sequence[Sample], values: Array, labels: Array, subject: OnnxSubject, target: Target
-) -> Array:
+def _targets(samples: Sequence[Sample], values: Array, labels: Array, subject: OnnxSubject, target: Target) -> Array:
     if isinstance(target, int):
         return np.full(len(values), target, np.int64)
     if target == "label":
@@ -187,4 +189,6 @@ def check_target(target: Target, scores: Array) -> None:
         UsageError: naming the number of classes.
     """
     if isinstance(target, int) and not 0 <= target < scores.shape[1]:
-        raise UsageError(f"--target {target}: the explained output has {scores.shape[1]} classes, 0 to {scores.shape[1] - 1}")
+        raise UsageError(
+            f"--target {target}: the explained output has {scores.shape[1]} classes, 0 to {scores.shape[1] - 1}"
+        )

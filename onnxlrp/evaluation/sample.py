@@ -94,6 +94,23 @@ class Layout:
     def is_picture(self) -> bool:
         return self.rows is not None and self.columns is not None
 
+    @property
+    def channels_first(self) -> Layout:
+        """The same data as metrics see it: pictures have the axes [channels, height, width], whatever the model has."""
+        return Layout(1, 2, 0) if self.is_picture else self
+
+    def to_channels_first(self, values: Array) -> Array:
+        """A batch as metrics see it."""
+        if not self.is_picture or self.channels == 0:
+            return values
+        return values[:, None] if self.channels is None else np.moveaxis(values, self.channels + 1, 1)
+
+    def from_channels_first(self, values: Array) -> Array:
+        """A batch as the model takes it."""
+        if not self.is_picture or self.channels == 0:
+            return values
+        return values[:, 0] if self.channels is None else np.moveaxis(values, 1, self.channels + 1)
+
     def picture(self, values: Array) -> Array:
         """A map in the input's shape as [height, width]: summed over the channels."""
         exact = np.asarray(values, np.float64)

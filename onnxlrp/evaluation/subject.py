@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.errors import UsageError
 from onnxlrp.evaluation.case import Array
+from onnxlrp.evaluation.sample import Layout
 from onnxlrp.explain.layout import Dimension
 from onnxlrp.graph.view import Graph
 from onnxlrp.planning.target import Explained, resolve_outputs
@@ -173,7 +174,9 @@ class Engine:
                 f"output {self._explained.name!r} has {len(axes)} axes of open size; evaluation needs classes: name an "
                 "output [batch, classes] with --output"
             )
-        return np.stack(np.unravel_index(targets.astype(np.int64), (max(sizes[0], int(targets.max()) + 1), *sizes[1:])), 1)
+        return np.stack(
+            np.unravel_index(targets.astype(np.int64), (max(sizes[0], int(targets.max()) + 1), *sizes[1:])), 1
+        )
 
     @property
     def layers(self) -> int:
@@ -224,11 +227,13 @@ class OnnxSubject:
     Attributes:
         others: the model's other inputs, [n, ...] by name: row i belongs to sample i.
         shared: inputs without a batch axis.
+        layout: of the model's own input; the values have the channels of a picture first.
     """
 
     engine: Engine
     others: Mapping[str, Array]
     shared: Mapping[str, Array]
+    layout: Layout
 
     def scores(self, values: Array, rows: Array) -> Array:
         """See `Subject.scores`."""
@@ -244,7 +249,7 @@ class OnnxSubject:
         for v, o, count, places in self._runs(values, rows):
             explained = explainer.explain({name: v, **o}, target=index[places])
             found.append(np.asarray(explained.relevance[name][:count], np.float64))
-        return np.concatenate(found)
+        return self.layout.to_channels_first(np.concatenate(found))
 
     def gradients(self, values: Array, targets: Array, rows: Array) -> Array:
         """See `Subject.gradients`."""
@@ -254,7 +259,7 @@ class OnnxSubject:
 
     def randomised(self, layers: int, seed: int) -> OnnxSubject:
         """See `Subject.randomised`."""
-        return OnnxSubject(self.engine.randomised(layers, seed), self.others, self.shared)
+        return replace(self, engine=self.engine.randomised(layers, seed))
 
     @property
     def layers(self) -> int:
@@ -265,14 +270,15 @@ class OnnxSubject:
         """Values, other inputs, how many of them count, and their places, for each run of the model."""
         fixed = self.engine.fixed_batch
         size = fixed or max(1, min(256, _AT_ONCE // max(1, values[0].size)))
-        typed = values.astype(self.engine.input_types[self.engine.input_name], copy=False)
+        own = self.layout.from_channels_first(values)
+        typed = own.astype(self.engine.input_types[self.engine.input_name], copy=False)
         for start in range(0, len(values), size):
             count = min(size, len(values) - start)
             places = np.arange(start, start + count)
             if fixed:  # the last run is filled up with its last value
                 places = np.append(places, np.full(fixed - count, places[-1]))
             others = {name: array[rows[places]] for name, array in self.others.items()}
-            yield typed[places], {**others, **self.shared}, count, places
+            yield np.ascontiguousarray(typed[places]), {**others, **self.shared}, count, places
 
 
 def _external_files(source: Source) -> list[Path]:

@@ -94,7 +94,8 @@ def _means(values: Array, layout: Layout) -> Array:
         return per_channel
     if layout.means is not None:
         return layout.means[None]
-    return values.mean(axis=tuple(range(1, values.ndim)), keepdims=True, dtype=np.float64)
+    overall: Array = values.mean(axis=tuple(range(1, values.ndim)), keepdims=True, dtype=np.float64)
+    return overall
 
 
 def _blurred(values: Array, layout: Layout) -> Array:

@@ -55,9 +55,7 @@ def _feed(model: ModelInputs, name: str, value: Value, options: ImageOptions) ->
         raise UsageError(
             f"{path}: input {name!r} takes a number, an .npy or .npz file, or an image ({', '.join(sorted(SUFFIXES))})"
         )
-    recipe = recipe_for(
-        options, find_image_input([name], model.input_shapes, model.input_types, options.layout)
-    )
+    recipe = recipe_for(options, find_image_input([name], model.input_shapes, model.input_types, options.layout))
     photo = recipe.prepare(read_photo(path))
     return Feed(np.repeat(photo.array[None], recipe.image_input.batch or 1, axis=0), photo, recipe)
 

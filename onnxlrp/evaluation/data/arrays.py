@@ -11,11 +11,11 @@ from PIL import Image
 
 from onnxlrp.errors import UsageError
 from onnxlrp.evaluation.case import Array
+from onnxlrp.evaluation.data.photos import layout_of
 from onnxlrp.evaluation.sample import Layout, Sample
 from onnxlrp.explain.feeds import read_array_file
 from onnxlrp.explain.layout import find_image_input
 from onnxlrp.explain.session import ModelInputs
-from onnxlrp.evaluation.data.photos import layout_of
 
 #: Names of the arrays that are no input: the classes, and what is marked.
 CLASSES, MARKED = "y", "marked"

@@ -25,7 +25,9 @@ def class_index(text: str, names: Sequence[str] | None, where: str) -> int:
         return int(float(text))
     found = index_by_name(names or ()).get(plain(text))
     if found is None:
-        advice = "name the classes with --labels, or write their indices" if names is None else "--labels has no such name"
+        advice = (
+            "name the classes with --labels, or write their indices" if names is None else "--labels has no such name"
+        )
         raise UsageError(f"{where}: {text!r} is no class; {advice}")
     return found
 

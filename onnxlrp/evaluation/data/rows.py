@@ -41,7 +41,7 @@ def open_rows(
     filled = fill_inputs(table, free, model.input_shapes, model.input_types)
     if len(filled.feeds) != 1:
         raise UsageError(
-            f"{path}: the model takes each column by an input of its own; evaluation explains one input [rows, features]"
+            f"{path}: the model takes each column by an input of its own; evaluation explains one, [rows, features]"
         )
     ((name, values),) = filled.feeds.items()
     if values.dtype.kind != "f":

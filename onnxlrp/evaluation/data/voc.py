@@ -93,7 +93,9 @@ def _numbers(path: Path) -> Array:
     try:
         with Image.open(path) as picture:
             if picture.mode not in ("P", "L"):
-                raise UsageError(f"{path}: a mask has the numbers of classes as its pixels, not colours ({picture.mode})")
+                raise UsageError(
+                    f"{path}: a mask has the numbers of classes as its pixels, not colours ({picture.mode})"
+                )
             numbers = np.asarray(picture)
     except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"{path}: the mask cannot be read: {error}") from None
