@@ -232,7 +232,7 @@ def _identity(plan: Plan) -> str:
     """Changes with the model and with all settings that every method and metric depends on."""
     setting = plan.setting
     means = setting.layout.means
-    over_data = "" if means is None else hashlib.sha256(means.tobytes()).hexdigest()
+    over_data = "" if means is None or setting.fill != "mean" else hashlib.sha256(means.tobytes()).hexdigest()
     layout = replace(setting.layout, means=None)
     stated = f"{setting.target} {setting.fill} {setting.unit} {setting.seed} {layout} {over_data}"
     return f"{VERSION} {plan.engine.digest} {stated}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class DataOptions:
     """How data goes into a model.
 
     Attributes:
-        labels: the names of the classes: a file, or "imagenet".
+        labels: the names of the classes: themselves, a file, or "imagenet".
         truth: photos: a CSV file with lines `file,label`.
         label_column: tables: the column that holds the class.
         tokenizer: texts: the model's tokenizer.json.
@@ -39,7 +39,7 @@ class DataOptions:
         fixed: the model's other inputs by name, the same for every sample.
     """
 
-    labels: str | None = None
+    labels: str | Sequence[str] | None = None
     truth: str | None = None
     label_column: str | None = None
     tokenizer: str | None = None
