@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from onnxlrp.evaluation import registry
+from onnxlrp.evaluation.case import Case
 from onnxlrp.evaluation.methods import baselines
-from onnxlrp.evaluation.registry import metrics
+from onnxlrp.evaluation.registry import Metric, Settings, metrics
 from tests.cli.conftest import Run
 
 MODELS = Path(__file__).parents[2] / "models"
 IRIS = (str(MODELS / "iris.onnx"), str(MODELS / "iris.csv"), "--drop", "species", "--samples", "4")
-METRIC = ("--metrics", "complexity")
+METRIC = ("--metrics", "score")
+
+
+def score(case: Case, settings: Settings) -> dict[str, np.ndarray]:
+    return {"score": case.subject.scores(case.values, case.rows).max(axis=1)}
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(registry, "_METRICS", dict(registry.metrics()))
+    registry.register(Metric("score", "The score itself", "", {"score": "higher"}, score))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -62,5 +71,5 @@ def test_the_list_names_every_metric_and_baseline(run: Run) -> None:
     ids=str,
 )
 def test_mistakes_are_one_message(run: Run, arguments: tuple[str, ...], said: str) -> None:
-    found = run("evaluate", *IRIS, *arguments)
+    found = run("evaluate", *IRIS, *METRIC, *arguments)
     assert found.exit_code == 2 and said in found.stderr and "Traceback" not in found.stderr
