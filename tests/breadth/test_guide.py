@@ -19,11 +19,12 @@ NEEDED = {
     "nmp.onnx": "basic-pitch",
     "silero_vad": "silero-vad",
     "astronaut": "astronaut",
+    "mobilenetv2-7": "mobilenetv2",
 }
 
 
 def test_there_are_such_commands() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 @pytest.mark.parametrize("text", BLOCKS, ids=lambda text: shlex.split(text)[2].rsplit("/", 1)[-1])
