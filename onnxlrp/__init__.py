@@ -15,22 +15,31 @@ from onnxlrp.version import VERSION
 
 if TYPE_CHECKING:
     from onnxlrp.api import ConvertResult, convert, convert_file, plan
+    from onnxlrp.operators.extension import register_operator
+    from onnxlrp.rules.own import ActivationStep, LinearStep, ProductStep, register_rule
+    from onnxlrp.rules.spec import Parameter
     from onnxlrp.run.explainer import Explainer, Explanation
     from onnxlrp.verification import verify
 
 __all__ = [
+    "ActivationStep",
     "ConversionError",
     "ConvertResult",
     "Explainer",
     "Explanation",
+    "LinearStep",
     "ModelReadError",
     "OnnxLrpError",
+    "Parameter",
+    "ProductStep",
     "UsageError",
     "VerificationError",
     "__version__",
     "convert",
     "convert_file",
     "plan",
+    "register_operator",
+    "register_rule",
     "verify",
 ]
 
@@ -45,6 +54,12 @@ _HOMES = {
     "Explainer": "onnxlrp.run.explainer",
     "Explanation": "onnxlrp.run.explainer",
     "verify": "onnxlrp.verification",
+    "register_rule": "onnxlrp.rules.own",
+    "register_operator": "onnxlrp.operators.extension",
+    "LinearStep": "onnxlrp.rules.own",
+    "ActivationStep": "onnxlrp.rules.own",
+    "ProductStep": "onnxlrp.rules.own",
+    "Parameter": "onnxlrp.rules.spec",
 }
 
 

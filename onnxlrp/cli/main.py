@@ -14,6 +14,7 @@ from onnxlrp.cli.plan import plan
 from onnxlrp.cli.program import Program
 from onnxlrp.cli.rules import rules
 from onnxlrp.cli.verify import verify
+from onnxlrp.plugins import load
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -39,9 +40,16 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
     callback=_show_version,
     help="Show the version and exit.",
 )
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE|MODULE",
+    help="Python code that registers rules or operators, to be loaded first; may be repeated.",
+)
 @click.option("--debug", is_flag=True, help="When a command fails, also show where.")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(ctx: click.Context, plugins: tuple[str, ...], debug: bool) -> None:
     """Layer-wise relevance propagation inside ONNX models.
 
     Start with `onnxlrp convert model.onnx`; the file beside it, model.lrp.onnx, returns the prediction and a
@@ -53,6 +61,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
       1  anything else                 4  the model cannot be converted
       2  wrong usage                   5  verification failed
     """
+    for ref in plugins:
+        load(ref)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -16,7 +16,9 @@ def ops(as_json: bool) -> None:
     The kind is what a rule table's `kind` refers to; the derivative is what the rule `gradient` uses.
     """
     from onnxlrp.operators import catalogue
+    from onnxlrp.plugins import load_installed
 
+    load_installed()
     entries = [
         {
             "op": entry.op,

@@ -9,6 +9,7 @@ import click
 from onnxlrp.cli.options import json_option
 from onnxlrp.cli.output import print_facts, print_json, print_table
 from onnxlrp.errors import UsageError
+from onnxlrp.plugins import load_installed
 from onnxlrp.rules.spec import ALIASES, KINDS, RULES, Parameter, RuleSpec
 from onnxlrp.tables import RuleTable, load_table, preset_names
 from onnxlrp.tables.names import did_you_mean
@@ -34,6 +35,7 @@ def rules(name: str | None, rule: str | None, as_json: bool) -> None:
       onnxlrp rules mine.toml
       onnxlrp convert model.onnx --rules mine.toml
     """
+    load_installed()
     if name is not None and rule is not None:
         raise click.UsageError("name a rule table or a rule, not both")
     if rule is not None:

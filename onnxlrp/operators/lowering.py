@@ -40,6 +40,11 @@ def lowers(ops: str, *, domain: str = "", treatment: str = "") -> Callable[[Lowe
     return add
 
 
+def remove(domain: str, op: str) -> None:
+    """Forgets how an operator is taken apart, if it is."""
+    _LOWERINGS.pop((domain, op), None)
+
+
 def lowers_whatever(lower: Lower) -> Lower:
     """Registers a way of taking nodes apart that goes by their tensors, whatever the operator; it is asked first."""
     _WHATEVER.append(lower)

@@ -96,6 +96,16 @@ def register(
     return add
 
 
+def known(domain: str, op: str) -> bool:
+    """Whether an operator has an entry."""
+    return (domain, op) in _ENTRIES
+
+
+def remove(domain: str, op: str) -> None:
+    """Forgets an operator that was registered, if it was."""
+    _ENTRIES.pop((domain, op), None)
+
+
 def find(node: Node) -> OperatorEntry | None:
     """The entry of a node's operator."""
     return _ENTRIES.get((node.domain, node.op))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from onnxlrp.emit.context import Context
@@ -15,7 +15,7 @@ Given = Mapping[str, Relevance]
 _Single = Callable[[Context, Any, Relevance, Parameters], Contributions]
 _Several = Callable[[Context, Any, Given, Parameters], Contributions]
 
-_LINEAR: Mapping[str, _Single] = {
+_LINEAR: dict[str, _Single] = {
     "z": linear.epsilon,
     "epsilon": linear.epsilon,
     "norm": linear.epsilon,
@@ -32,26 +32,26 @@ _LINEAR: Mapping[str, _Single] = {
     "pass": other.pass_linear,
     "gradient": linear.gradient,
 }
-_ELEMENTWISE: Mapping[str, _Single] = {
+_ELEMENTWISE: dict[str, _Single] = {
     "pass": other.pass_elementwise,
     "gradient": other.elementwise_derivative,
     "guided-backprop": other.guided,
     "deconvnet": other.deconvnet,
 }
-_PRODUCT: Mapping[str, _Single] = {
+_PRODUCT: dict[str, _Single] = {
     "signal": other.signal,
     "half": other.half,
     "dpa": other.dual_path,
     "gradient": other.product_derivative,
 }
-_SCALING: Mapping[str, _Single] = {"move": other.scale, "gradient": other.scale_derivative}
-_ATTRIBUTED: Mapping[str, _Single] = {
+_SCALING: dict[str, _Single] = {"move": other.scale, "gradient": other.scale_derivative}
+_ATTRIBUTED: dict[str, _Single] = {
     "path": other.contributions,
     "move": other.contributions,
     "gradient": other.contribution_derivative,
 }
-_CODED: Mapping[str, _Single] = {"move": other.recode, "gradient": other.recode_derivative}
-_SELECTION: Mapping[str, _Several] = {
+_CODED: dict[str, _Single] = {"move": other.recode, "gradient": other.recode_derivative}
+_SELECTION: dict[str, _Several] = {
     "move": other.select,
     "winner": other.select,
     "gradient": other.select_derivative,
@@ -62,18 +62,31 @@ _ONE_SIGNED = frozenset({"z-plus", "alpha-beta", "gamma", "excitation"})
 _WEIGHTED = frozenset({"z-box", "w-square", "flat"})
 
 
+_TABLES: Mapping[type, MutableMapping[str, Any]] = {
+    Linear: _LINEAR,
+    Elementwise: _ELEMENTWISE,
+    Product: _PRODUCT,
+    Scaling: _SCALING,
+    Attributed: _ATTRIBUTED,
+    Coded: _CODED,
+    Selection: _SELECTION,
+}
+
+
+def add(rule: str, behaviour: type[Behaviour], carry: Callable[..., Contributions]) -> None:
+    """Adds the function that carries out a rule on a kind of behaviour."""
+    _TABLES[behaviour][rule] = carry
+
+
+def remove(rule: str) -> None:
+    """Takes a rule out of all tables."""
+    for table in _TABLES.values():
+        table.pop(rule, None)
+
+
 def obstacle(rule: str, behaviour: Behaviour) -> str | None:
     """Why a rule cannot treat a behaviour, or None if it can."""
-    tables: Mapping[type, Mapping[str, Any]] = {
-        Linear: _LINEAR,
-        Elementwise: _ELEMENTWISE,
-        Product: _PRODUCT,
-        Scaling: _SCALING,
-        Attributed: _ATTRIBUTED,
-        Coded: _CODED,
-        Selection: _SELECTION,
-    }
-    if rule not in tables.get(type(behaviour), {}):
+    if rule not in _TABLES.get(type(behaviour), {}):
         return f"rule {rule} is not for such a step"
     if isinstance(behaviour, Linear):
         if rule in _ONE_SIGNED and not behaviour.one_signed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 ParameterKind = Literal["number", "choice", "bound"]
@@ -74,7 +75,7 @@ _BIAS = Parameter(
 _DIVISION = {"epsilon": _EPSILON, "stabiliser": _STABILISER, "bias": _BIAS}
 _DIVIDED = ("linear", "affine", "average", "sum", "normalization")
 
-RULES: Mapping[str, RuleSpec] = {
+_RULES: dict[str, RuleSpec] = {
     spec.name: spec
     for spec in (
         RuleSpec(
@@ -239,6 +240,20 @@ RULES: Mapping[str, RuleSpec] = {
         RuleSpec("move", ("movement",), "relevance follows each value to where it came from", "exact, no choice"),
     )
 }
+
+#: All rules by name, those that users registered included.
+RULES: Mapping[str, RuleSpec] = MappingProxyType(_RULES)
+
+
+def add(spec: RuleSpec) -> None:
+    """Makes a rule known to rule tables."""
+    _RULES[spec.name] = spec
+
+
+def remove(name: str) -> None:
+    """Forgets a rule that was added."""
+    del _RULES[name]
+
 
 #: Other names in use for the same rule.
 ALIASES: Mapping[str, str] = {

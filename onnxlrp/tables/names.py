@@ -52,9 +52,27 @@ _KINDS: Mapping[str, frozenset[str]] = {
 }
 
 
-@cache
+_REGISTERED: set[str] = set()
+
+
+def add_operator(op: str) -> None:
+    """Makes the name of an operator that a user registered known to rule tables."""
+    _REGISTERED.add(op)
+
+
+def remove_operator(op: str) -> None:
+    """Forgets such a name."""
+    _REGISTERED.discard(op)
+
+
 def operators() -> frozenset[str]:
-    """Every operator name of the domains ai.onnx, ai.onnx.ml, ai.onnx.preview and com.microsoft, in any version."""
+    """Every operator name that a rule table may use: those of the standard and of onnxruntime, and registered ones."""
+    return _standard_operators() | _REGISTERED
+
+
+@cache
+def _standard_operators() -> frozenset[str]:
+    """Those of the domains ai.onnx, ai.onnx.ml, ai.onnx.preview and com.microsoft, in any version."""
     from onnx import defs
 
     domains = ("", "ai.onnx.ml", "ai.onnx.preview")

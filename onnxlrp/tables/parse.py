@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from onnxlrp.errors import UsageError
+from onnxlrp.plugins import load_installed
 from onnxlrp.rules.spec import ALIASES, KINDS, RULES, RuleSpec
 from onnxlrp.tables.declare import declarations, read_files
 from onnxlrp.tables.library import preset_names, preset_text
@@ -31,6 +32,7 @@ def load_table(ref: str | os.PathLike[str] | RuleTable) -> RuleTable:
     A preset goes before a file of the same name; write `./epsilon` for the file. Raises UsageError, one line
     that starts with `FILE line N:` where the fault has a line.
     """
+    load_installed()
     if isinstance(ref, RuleTable):
         return ref
     text = os.fspath(ref)

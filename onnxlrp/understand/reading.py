@@ -21,6 +21,7 @@ from onnxlrp.read import external, shapes, skeleton
 from onnxlrp.understand.declared import NOTHING, Declared, typed_like
 from onnxlrp.understand.facts import Facts
 from onnxlrp.understand.iterating import loop_types
+from onnxlrp.understand.registered import own_types
 
 #: Names of the nodes made for node X begin with <PREFIX>/of/X.
 SCOPE = "of"
@@ -44,7 +45,7 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder, declared: Declare
         b: the builder of the relevance pass, nothing emitted yet; it reads the new graph afterwards.
         declared: how operators are read that the table of operators does not have.
     """
-    reading = _with_loop_types(graph, Reading(graph, facts, declared), b)
+    reading = _with_more_types(graph, Reading(graph, facts, declared), b)
     for _ in range(_MOST_ROUNDS):
         replaced: dict[int, list[onnx.NodeProto]] = {}
         origins: dict[str, Node] = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None}
@@ -58,7 +59,7 @@ def read_for_relevance(graph: Graph, facts: Facts, b: Builder, declared: Declare
             return reading
         nodes = _with(reading, replaced)
         reading = _read_again(graph, reading, nodes, origins, _kept_types(reading, replaced), b)
-        reading = _with_loop_types(graph, reading, b)
+        reading = _with_more_types(graph, reading, b)
         b.graph = reading.graph
     raise RecursionError("operators are taken apart without end")
 
@@ -146,15 +147,16 @@ def _kept_types(reading: Reading, replaced: Iterable[int]) -> Mapping[str, onnx.
     return {o: reading.graph.types[o] for o in outputs if o in reading.graph.types}
 
 
-def _with_loop_types(original: Graph, reading: Reading, b: Builder) -> Reading:
-    """The same with types of the final states of Loops, and of what follows from these."""
-    known = loop_types(reading.graph, reading.facts)
+def _with_more_types(original: Graph, reading: Reading, b: Builder) -> Reading:
+    """The same with types of the final states of Loops and of operators that users registered, and of what follows."""
+    known = {**loop_types(reading.graph, reading.facts), **own_types(reading.graph)}
     if not known:
         return reading
     origins = {n.name: n.origin for n in reading.graph.nodes if n.origin is not None}
     found = _read_again(original, reading, reading.graph.node_protos, origins, known, b)
     b.graph = found.graph
-    return found
+    # What follows may be what such an operator reads.
+    return _with_more_types(original, found, b) if own_types(found.graph) else found
 
 
 def _read_again(
