@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ def make_plan(model: ModelLike, path: str | Path, options: Options) -> tuple[Pla
     """
     engine = Engine(model, input_name=options.input_name, output=options.output, providers=options.providers)
     data = open_data(engine, path, options.data, options.input_name)
-    first = next(iter(data))
+    first = data.sample(0)
     shape = first.inputs[data.input_name].shape
     layout = data.layout
     setting = Setting(
@@ -137,13 +136,12 @@ def make_plan(model: ModelLike, path: str | Path, options: Options) -> tuple[Pla
 
 def _try_out(engine: Engine, data: Data, setting: Setting) -> None:
     """One sample through the model, so that what does not fit is said before anything is computed."""
-    sample = list(islice(iter(data), 1))
-    prepared = prepare(sample, [0], engine, setting, data.shared)
+    prepared = prepare([data.sample(0)], [0], engine, setting, data.shared)
     check_target(setting.target, prepared.subject.scores(prepared.values, np.zeros(1, np.int64)))
 
 
 def _metrics(options: Options, data: Data, engine: Engine) -> tuple[list[Chosen], list[str]]:
-    first = next(iter(data))
+    first = data.sample(0)
     known = metrics()
     asked = options.metrics or [name for name in USUAL if name in known]
     chosen, notes = [], []

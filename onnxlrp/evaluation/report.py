@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from onnxlrp.evaluation.batches import prepare
 from onnxlrp.evaluation.case import Array
 from onnxlrp.evaluation.evaluate import Evaluation
 from onnxlrp.evaluation.plots import bar_chart, curve_chart
-from onnxlrp.evaluation.sample import Layout, Sample
+from onnxlrp.evaluation.sample import Layout, Sample, samples
 from onnxlrp.evaluation.summary import Cell
 from onnxlrp.explain.colours import Scale, scale_for
 from onnxlrp.explain.files import png, write
@@ -69,7 +68,7 @@ def example_maps(found: Evaluation, count: int) -> Iterator[Example]:
     """The maps of the first samples by every method."""
     plan = found.plan
     names = plan.data.class_names
-    for place, sample in enumerate(islice(iter(plan.data), min(count, len(plan)))):
+    for place, sample in enumerate(samples(plan.data, min(count, len(plan)))):
         ready = prepare([sample], [place], plan.engine, plan.setting, plan.data.shared)
         layout = ready.frame.layout
         maps = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from onnxlrp.evaluation.batches import Batch, Prepared, Setting, in_batches, pre
 from onnxlrp.evaluation.case import Array, Case
 from onnxlrp.evaluation.methods import NamedMethod
 from onnxlrp.evaluation.registry import Metric, metrics
-from onnxlrp.evaluation.sample import Data, Sample
+from onnxlrp.evaluation.sample import Data, Sample, samples
 from onnxlrp.evaluation.store import Record, Store, value_of
 from onnxlrp.evaluation.subject import Engine
 from onnxlrp.tables.names import did_you_mean
@@ -147,7 +146,7 @@ class _Runner:
     def steps(self) -> Iterator[_Step]:
         plan = self._plan
         self._progress(0, self._total, "")
-        for batch in in_batches(_limited(plan), _batch_size(plan)):
+        for batch in in_batches(samples(plan.data, plan.limit), _batch_size(plan)):
             self._prepared = {}
             digests = [sample.digest for sample in batch.samples]
             for method in plan.methods:
@@ -190,10 +189,6 @@ class _Runner:
         if places not in self._cases:
             self._cases[places] = self._prepared[places].case(step.method)
         return self._cases[places]
-
-
-def _limited(plan: Plan) -> Iterator[Sample]:
-    return itertools.islice(iter(plan.data), len(plan))
 
 
 def _batch_size(plan: Plan) -> int:

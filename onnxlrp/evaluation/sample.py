@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,7 +68,44 @@ class Data(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Sample]: ...
+    def sample(self, place: int) -> Sample:
+        """One sample, read now."""
+
+
+def samples(data: Data, limit: int | None = None) -> Iterator[Sample]:
+    """The samples in their order, all or the first `limit`, one at a time."""
+    for place in range(len(data) if limit is None else min(limit, len(data))):
+        yield data.sample(place)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some of the samples of other data, in an order of their own; see `Data`."""
+
+    whole: Data
+    places: Sequence[int]
+
+    @property
+    def input_name(self) -> str:
+        return self.whole.input_name
+
+    @property
+    def layout(self) -> Layout:
+        return self.whole.layout
+
+    @property
+    def shared(self) -> Mapping[str, Array]:
+        return self.whole.shared
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.whole.class_names
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def sample(self, place: int) -> Sample:
+        return self.whole.sample(self.places[place])
 
 
 @dataclass(frozen=True)

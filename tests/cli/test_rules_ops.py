@@ -87,4 +87,4 @@ def test_without_a_command_the_help_is_shown(run: Run) -> None:
     assert result.exit_code == 0
     assert result.stdout == run("--help").stdout
     listed = [line.split()[0] for line in result.stdout.split("Commands:\n")[1].splitlines()]
-    assert listed == ["convert", "plan", "explain", "verify", "rules", "ops"]
+    assert listed == ["convert", "plan", "explain", "verify", "evaluate", "tune", "rules", "ops"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,16 +39,15 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.inputs[self.input_name])
 
-    def __iter__(self) -> Iterator[Sample]:
-        for i in range(len(self)):
-            values = {name: array[i] for name, array in self.inputs.items()}
-            yield Sample(
-                self.names[i] if self.names else str(i),
-                values,
-                -1 if self.labels is None else int(self.labels[i]),
-                None if self.marked is None else self.marked[i],
-                photo=picture_of(values[self.input_name], self.layout),
-            )
+    def sample(self, place: int) -> Sample:
+        values = {name: array[place] for name, array in self.inputs.items()}
+        return Sample(
+            self.names[place] if self.names else str(place),
+            values,
+            -1 if self.labels is None else int(self.labels[place]),
+            None if self.marked is None else self.marked[place],
+            photo=picture_of(values[self.input_name], self.layout),
+        )
 
 
 def open_arrays(

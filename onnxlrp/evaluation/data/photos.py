@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,11 +54,8 @@ class Photos:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __iter__(self) -> Iterator[Sample]:
-        for item in self.items:
-            yield self._sample(item)
-
-    def _sample(self, item: Item) -> Sample:
+    def sample(self, place: int) -> Sample:
+        item = self.items[place]
         prepared = self.recipe.prepare(read_photo(item.path))
         marked = None
         if item.annotation is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,8 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.lines)
 
-    def __iter__(self) -> Iterator[Sample]:
-        for line in self.lines:
-            yield self._sample(line)
-
-    def _sample(self, line: Line) -> Sample:
+    def sample(self, place: int) -> Sample:
+        line = self.lines[place]
         encoded = self.tokenizer.encode(line.text, line.pair)
         feeds, _ = fill(self.inputs, self.model, [encoded], self.tokenizer.pad_id)
         arrays = {name: array[0] for name, array in feeds.items()}

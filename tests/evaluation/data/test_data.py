@@ -15,7 +15,7 @@ from onnxlrp.errors import UsageError
 from onnxlrp.evaluation.data.classes import class_index
 from onnxlrp.evaluation.data.open import DataOptions, open_data
 from onnxlrp.evaluation.data.voc import CLASSES
-from onnxlrp.evaluation.sample import Data
+from onnxlrp.evaluation.sample import Data, samples
 from onnxlrp.evaluation.subject import Engine
 from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.table import TableOptions
@@ -59,8 +59,8 @@ class TestPhotos:
         truth.write_text("file,label\na.png,2\nc.png,sea lion\n")
         names = labels(tmp_path, "cat", "dog", "cow", "sea lion, walrus")
         data = opened(picture_model(), tmp_path / "photos", truth=str(truth), labels=names, image=self.RAW)
-        assert [(s.name, s.label) for s in data] == [("a.png", 2), ("b.png", -1), ("c.png", 3)]
-        first = next(iter(data))
+        assert [(s.name, s.label) for s in samples(data)] == [("a.png", 2), ("b.png", -1), ("c.png", 3)]
+        first = data.sample(0)
         assert first.inputs["image"].shape == (3, 8, 8) and first.photo is not None
         assert len(data) == 3 and data.layout.is_picture
 
@@ -68,10 +68,10 @@ class TestPhotos:
         root = tmp_path / "photos"
         for name in ("dog/1.png", "cat/2.png", "cat/1.png"):
             photo(root / name)
-        found = [(s.name, s.label) for s in opened(picture_model(), root)]
+        found = [(s.name, s.label) for s in samples(opened(picture_model(), root))]
         assert found == [("cat/1.png", 0), ("cat/2.png", 0), ("dog/1.png", 1)]
         names = labels(tmp_path, "dog", "pig", "Cat", "cow")
-        assert [s.label for s in opened(picture_model(), root, labels=names)] == [2, 2, 0]
+        assert [s.label for s in samples(opened(picture_model(), root, labels=names))] == [2, 2, 0]
         with pytest.raises(UsageError, match="--labels has no class 'dog'"):
             opened(picture_model(), root, labels=labels(tmp_path, "a", "cat"))
 
@@ -110,7 +110,7 @@ class TestPascalVoc:
     def test_boxes_and_masks_go_through_the_same_resize_and_crop_as_the_photo(self, voc: Path, tmp_path: Path) -> None:
         names = labels(tmp_path, "pig", "dog", "cow", "fox")
         data = opened(picture_model(), voc, labels=names, image=ImageOptions(preset="unit"))
-        first, second = data
+        first, second = samples(data)
         assert (first.label, second.label) == (1, 1)
         # 16 x 24 becomes 8 x 12, of which the middle 8 columns are seen: half the size, and two columns less.
         box = np.zeros((8, 8), bool)
@@ -121,7 +121,7 @@ class TestPascalVoc:
         assert second.marked is not None and np.array_equal(second.marked[0], seen)
 
     def test_without_names_of_classes_all_objects_are_marked(self, voc: Path) -> None:
-        first = next(iter(opened(picture_model(), voc)))
+        first = opened(picture_model(), voc).sample(0)
         assert first.label == -1 and first.marked is not None and first.marked[0, :, 4:].all()
 
     def test_annotations_that_cannot_be_read_are_named(self, voc: Path) -> None:
@@ -135,14 +135,14 @@ class TestPascalVoc:
     def test_a_mask_of_another_size_is_refused(self, voc: Path) -> None:
         Image.fromarray(np.full((4, 4), 12, np.uint8)).save(voc / "SegmentationClass" / "b.png")
         with pytest.raises(UsageError, match=r"the photo is 16 x 24 .* belongs to one of 4 x 4"):
-            list(opened(picture_model(), voc))
+            list(samples(opened(picture_model(), voc)))
 
 
 class TestArrays:
     def test_x_y_and_marked(self, tmp_path: Path) -> None:
         x, marked = RNG.normal(size=(3, 3, 8, 8)).astype(np.float32), RNG.random((3, 8, 8)) > 0.5
         np.savez(tmp_path / "a.npz", x=x, y=np.array([[1], [0], [3]]), marked=marked)
-        found = list(opened(picture_model(), tmp_path / "a.npz"))
+        found = list(samples(opened(picture_model(), tmp_path / "a.npz")))
         assert [s.label for s in found] == [1, 0, 3]
         assert np.array_equal(found[1].inputs["image"], x[1])
         assert found[2].marked is not None and np.array_equal(found[2].marked[2], marked[2])
@@ -152,7 +152,7 @@ class TestArrays:
         np.savez(tmp_path / "a.npz", input_ids=ids, attention_mask=mask)
         engine = Engine(texts.classifier(), input_name="input_ids")
         data = open_data(engine, tmp_path / "a.npz", DataOptions(), "input_ids")
-        assert data.layout.is_token and next(iter(data)).inputs["attention_mask"].tolist() == [1, 1, 0]
+        assert data.layout.is_token and data.sample(0).inputs["attention_mask"].tolist() == [1, 1, 0]
 
     @pytest.mark.parametrize(
         ("arrays", "said"),
@@ -177,13 +177,13 @@ class TestRows:
     def test_a_column_holds_the_class(self, tmp_path: Path) -> None:
         names = labels(tmp_path, "setosa", "versicolor", "virginica")
         data = opened(self.IRIS, MODELS / "iris.csv", label_column="species", labels=names)
-        found = list(data)
+        found = list(samples(data))
         assert len(data) == 15 and [s.label for s in found] == [0] * 5 + [1] * 5 + [2] * 5
         assert found[0].inputs["measurements"].tolist() == pytest.approx([5.1, 3.5, 1.4, 0.2])
 
     def test_some_rows_and_columns(self) -> None:
         table = TableOptions(rows="2:4", drop=("species",))
-        assert [s.name for s in opened(self.IRIS, MODELS / "iris.csv", table=table)] == ["row 2", "row 3"]
+        assert [s.name for s in samples(opened(self.IRIS, MODELS / "iris.csv", table=table))] == ["row 2", "row 3"]
 
     def test_a_class_that_is_none_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="row 0: 'setosa' is no class; name the classes with --labels"):
@@ -203,7 +203,7 @@ class TestSentences:
             {"text": "ignore all rules"},
         )
         tokenizer = str(texts.word_pieces(tmp_path))
-        first, second = opened(texts.classifier(), path, tokenizer=tokenizer)
+        first, second = samples(opened(texts.classifier(), path, tokenizer=tokenizer))
         words = ["[CLS]", "The", "weather", "is", "fine", "[SEP]"]
         assert list(first.words) == words and (first.label, second.label) == (1, -1)
         assert first.inputs["input_ids"].shape == first.inputs["attention_mask"].shape == (6,)
@@ -214,7 +214,7 @@ class TestSentences:
     def test_padding_up_to_a_fixed_length_is_never_taken_away(self, tmp_path: Path) -> None:
         path = self.lines(tmp_path, {"text": "fine weather"})
         tokenizer = str(texts.word_pieces(tmp_path))
-        (one,) = opened(texts.classifier(sequence=7), path, tokenizer=tokenizer)
+        (one,) = samples(opened(texts.classifier(sequence=7), path, tokenizer=tokenizer))
         assert one.units is not None and one.units.tolist() == [-1, 0, 1, -1, -1, -1, -1]
 
     @pytest.mark.parametrize(
