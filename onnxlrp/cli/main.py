@@ -13,6 +13,7 @@ from onnxlrp.cli.ops import ops
 from onnxlrp.cli.plan import plan
 from onnxlrp.cli.program import Program
 from onnxlrp.cli.rules import rules
+from onnxlrp.cli.tune import tune
 from onnxlrp.cli.verify import verify
 from onnxlrp.plugins import load
 
@@ -67,7 +68,7 @@ def cli(ctx: click.Context, plugins: tuple[str, ...], debug: bool) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (convert, plan, explain, verify, evaluate, rules, ops):
+for _command in (convert, plan, explain, verify, evaluate, tune, rules, ops):
     cli.add_command(_command)
 
 

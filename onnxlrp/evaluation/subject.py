@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlrp.api import ModelLike, Rules
+from onnxlrp.api import ModelLike, Rules, plan
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.errors import UsageError
@@ -22,13 +22,14 @@ from onnxlrp.evaluation.case import Array
 from onnxlrp.evaluation.sample import Layout
 from onnxlrp.explain.layout import Dimension
 from onnxlrp.graph.view import Graph
+from onnxlrp.planning.model import PlanStep
 from onnxlrp.planning.target import Explained, resolve_outputs
 from onnxlrp.read import external
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.run.explainer import Explainer
 from onnxlrp.run.session import open_session
-from onnxlrp.tables import load_table
+from onnxlrp.tables import RuleTable, load_table
 
 #: Elements of the explained input that go through the model in one run, which bounds the memory of its activations.
 _AT_ONCE = 1 << 21
@@ -150,7 +151,7 @@ class Engine:
     def explainer(self, rules: Rules) -> Explainer:
         """The model converted by a rule table, with the class given with each run."""
         table = load_table(rules)
-        key = (table.text, *sorted(table.files.items()))
+        key = _key(table)
         if key not in self._explainers:
             self._explainers[key] = Explainer(
                 self._source.model,
@@ -162,6 +163,16 @@ class Engine:
                 providers=self._providers,
             )
         return self._explainers[key]
+
+    def forget(self, rules: Rules) -> None:
+        """Closes what was opened for a rule table."""
+        self._explainers.pop(_key(load_table(rules)), None)
+
+    def steps(self, rules: Rules = "gradient-x-input") -> tuple[PlanStep, ...]:
+        """The steps from the explained output back to the explained input, as a rule table treats them."""
+        outputs = [self._output] if self._output else []
+        base_dir = self._source.base_dir
+        return plan(self._source.model, rules=rules, inputs=[self.input_name], outputs=outputs, base_dir=base_dir).steps
 
     def index_of(self, targets: Array) -> Array:
         """Flat classes as `lrp_target` takes them: int64 [n, axes]."""
@@ -279,6 +290,10 @@ class OnnxSubject:
                 places = np.append(places, np.full(fixed - count, places[-1]))
             others = {name: array[rows[places]] for name, array in self.others.items()}
             yield np.ascontiguousarray(typed[places]), {**others, **self.shared}, count, places
+
+
+def _key(table: RuleTable) -> Hashable:
+    return (table.text, *sorted(table.files.items()))
 
 
 def _external_files(source: Source) -> list[Path]:
