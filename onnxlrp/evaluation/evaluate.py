@@ -23,7 +23,7 @@ from onnxlrp.evaluation.summary import Curve, Line, curves, summarise
 from onnxlrp.evaluation.units import check_fill, unit_side
 
 #: The metrics that are taken where none is named and the data allows.
-USUAL = ("deletion", "insertion", "pointing-game", "relevance-mass", "complexity")
+USUAL = ("deletion", "insertion", "pixel-flipping", "relevance-mass", "complexity")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import numpy as np
 from onnxlrp.planning.model import PlanStep
 from onnxlrp.tables import RuleTable, parse_table
 
+#: Operators in front of the first layer that leave the bounds of its input what they are.
+_MOVES = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast", "Pad"})
 #: A number, a word, or one number for each channel.
 Value = float | str | tuple[float, ...]
 
@@ -110,17 +112,25 @@ def traits_of(
 ) -> Traits:
     """What there is to choose, from the steps of any plan of the model."""
     inner = [one for step in steps for one in (step, *step.inner)]
-    linear = [step for step in inner if step.kind == "linear"]
-    products = [step.operator for step in inner if step.kind == "product"]
+    products = [_operator(step) for step in inner if step.kind == "product"]
     # Steps stand in the order of the relevance pass: the layer at the input comes last.
-    first = linear[-1].operator if linear and low is not None else ""
+    places = [place for place, step in enumerate(steps) if step.kind == "linear"]
+    first = _operator(steps[places[-1]]) if places and low is not None else ""
+    before = steps[places[-1] + 1 :] if places else ()
+    # What is computed of the input before its first layer has other bounds.
+    bounded = all(step.kind == "movement" and _operator(step) in _MOVES for step in before)
     return Traits(
         frozenset(step.kind for step in inner),
         any(op in ("MatMul", "Gemm", "Einsum") for op in products),
         first if first in ("Conv", "ConvTranspose", "Gemm", "MatMul") else "",
-        low,
-        high,
+        low if bounded else None,
+        high if bounded else None,
     )
+
+
+def _operator(step: PlanStep) -> str:
+    """The main operator of a step, which may be several in one (`Conv+Add`)."""
+    return step.operator.partition("+")[0]
 
 
 def draw(traits: Traits, generator: np.random.Generator) -> Candidate:
@@ -146,7 +156,8 @@ def _redrawn(candidate: Candidate, name: str, traits: Traits, generator: np.rand
     options = _OPTIONS.get(name, _LINEAR)(traits)
     choice = options[int(generator.integers(len(options)))](generator)
     rest = {key: value for key, value in candidate.choices.items() if key != name}
-    return replace(candidate, choices=rest if choice is None else {**rest, name: choice})
+    chosen = rest if choice is None else {**rest, name: choice}
+    return replace(candidate, choices=dict(sorted(chosen.items())))
 
 
 Draw = Callable[[np.random.Generator], Choice | None]
@@ -177,9 +188,10 @@ def _LINEAR(traits: Traits) -> Sequence[Draw]:  # noqa: N802
 
 
 def _first(traits: Traits) -> Sequence[Draw]:
-    assert traits.low is not None and traits.high is not None
-    box = Choice("z-box", {"low": traits.low, "high": traits.high})
-    return (_fixed(None), _fixed(box), _fixed(Choice("flat")), _fixed(Choice("w-square")), _fixed(None))
+    usual = (_fixed(None), _fixed(None), _fixed(Choice("flat")), _fixed(Choice("w-square")))
+    if traits.low is None or traits.high is None:
+        return usual
+    return (*usual, _fixed(Choice("z-box", {"low": traits.low, "high": traits.high})))
 
 
 _OPTIONS: Mapping[str, Callable[[Traits], Sequence[Draw]]] = {

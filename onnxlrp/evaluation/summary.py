@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from onnxlrp.evaluation.case import Array
 from onnxlrp.evaluation.registry import Metric
+from onnxlrp.evaluation.statistics import difference, summary
 from onnxlrp.evaluation.store import Record
 
 Better = Literal["higher", "lower"]
@@ -100,37 +102,31 @@ def curves(records: Sequence[Record], metrics: Sequence[Metric], methods: Sequen
 
 
 def _cells(by_method: Mapping[str, Mapping[int, float]], better: Better, seed: int) -> list[Cell]:
-    finite = {name: {p: v for p, v in values.items() if np.isfinite(v)} for name, values in by_method.items()}
     cells = []
-    for name, values in finite.items():
-        numbers = np.array([values[p] for p in sorted(values)])
-        low, high = interval(numbers, seed)
-        mean = float(numbers.mean()) if numbers.size else float("nan")
-        cells.append(Cell(name, mean, low, high, numbers.size))
-    sign = 1.0 if better == "higher" else -1.0
-    ranked = [cell for cell in cells if cell.count]
+    for name, values in by_method.items():
+        found = summary(_numbers(values), seed)
+        # A single number has no spread that one could speak of.
+        low, high = (found.low, found.high) if found.count > 1 else (math.nan, math.nan)
+        cells.append(Cell(name, found.mean, low, high, found.count))
+    ranked = [cell for cell in cells if math.isfinite(cell.mean)]
     if not ranked:
         return cells
+    sign = 1.0 if better == "higher" else -1.0
     top = max(ranked, key=lambda cell: sign * cell.mean)
-    return [_marked(cell, top, finite, seed) for cell in cells]
+    return [_against(cell, top, by_method, seed) for cell in cells]
 
 
-def _marked(cell: Cell, top: Cell, values: Mapping[str, Mapping[int, float]], seed: int) -> Cell:
-    if not cell.count:
-        return cell
-    if cell.mean == top.mean:
-        return Cell(cell.method, cell.mean, cell.low, cell.high, cell.count, best=True)
+def _against(cell: Cell, top: Cell, values: Mapping[str, Mapping[int, float]], seed: int) -> Cell:
+    """The cell with what it is beside the best one."""
+    if not math.isfinite(cell.mean) or cell.mean == top.mean:
+        return replace(cell, best=cell.mean == top.mean)
     shared = sorted(values[cell.method].keys() & values[top.method].keys())
-    differences = np.array([values[cell.method][p] - values[top.method][p] for p in shared])
-    low, high = interval(differences, seed)
-    return Cell(cell.method, cell.mean, cell.low, cell.high, cell.count, level=bool(low <= 0 <= high))
+    pair = [np.array([values[name][place] for place in shared], np.float64) for name in (cell.method, top.method)]
+    found = difference(pair[0], pair[1], seed).of
+    return replace(cell, level=bool(found.low <= 0 <= found.high))
 
 
-def interval(numbers: Array, seed: int) -> tuple[float, float]:
-    """The 95 % interval of a mean, by the bootstrap."""
-    if numbers.size < 2:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    means = numbers[generator.integers(numbers.size, size=(2000, numbers.size))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def _numbers(values: Mapping[int, float]) -> Array:
+    """In the order of the samples; what is infinite cannot be averaged."""
+    numbers = np.array([values[place] for place in sorted(values)], np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.nan)

@@ -234,8 +234,11 @@ class _Search:
     def _enough(self) -> bool:
         return self._search.trials is not None and len(self.trials) >= self._search.trials
 
-    def _new(self, number: int) -> Trial:
-        """Half of the new tables are drawn anew, half are neighbours of the best that have a point in the space."""
+    def _new(self, number: int, tries: int = 20) -> Trial:
+        """Half of the new tables are drawn anew, half are neighbours of the best that have a point in the space.
+
+        What was tried already is drawn again, up to `tries` times: a small space may be exhausted.
+        """
         known = [t for t in self.trials if t.candidate is not None and math.isfinite(t.mean)]
         known.sort(key=lambda t: (-len(t.values), -self.sign * t.mean))
         parent = known[int(self._generator.integers(min(3, len(known))))].candidate if known else None
@@ -243,6 +246,8 @@ class _Search:
             candidate = near(parent, self._traits, self._generator)
         else:
             candidate = draw(self._traits, self._generator)
+        if any(t.candidate == candidate for t in self.trials) and tries > 0:
+            return self._new(number, tries - 1)
         name = f"tried-{number}"
         return Trial(name, candidate.table(name, self._traits), candidate)
 

@@ -73,3 +73,15 @@ def test_the_list_names_every_metric_and_baseline(run: Run) -> None:
 def test_mistakes_are_one_message(run: Run, arguments: tuple[str, ...], said: str) -> None:
     found = run("evaluate", *IRIS, *METRIC, *arguments)
     assert found.exit_code == 2 and said in found.stderr and "Traceback" not in found.stderr
+
+
+def test_tune_writes_a_table_that_convert_takes(run: Run, folder: Path) -> None:
+    arguments = ("--drop", "species", "--metric", "score", "--trials", "3", "--rules", "epsilon,default")
+    found = run("tune", *IRIS[:2], *arguments, "-o", "mine.toml")
+    assert found.exit_code == 0, found.stderr
+    assert "3 rule tables in" in found.stdout and "On 7 samples that the search has not seen:" in found.stdout
+    assert (folder / "mine.toml").read_text().startswith("# Found by onnxlrp tune: score, higher is better.")
+    assert run("convert", IRIS[0], "--rules", "mine.toml", "-o", "x.onnx").exit_code == 0
+    given = json.loads(run("tune", *IRIS[:2], *arguments, "--json").stdout)
+    assert sorted(t["name"] for t in given["tried"]) == ["default", "epsilon", "tried-3"]
+    assert given["held_out_samples"] == 7 and "default" in given["verdict"]
