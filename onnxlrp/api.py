@@ -41,6 +41,7 @@ def convert(
     rather_than: TargetLike | None = None,
     relevance_of: Sequence[str] = (),
     mask_at: Sequence[MaskLike] = (),
+    components: Sequence[str] = (),
     on_demand: bool = False,
     relevance_type: str = "float32",
     ledger: bool = False,
@@ -69,6 +70,9 @@ def convert(
         mask_at: tensors "NAME" or "NAME:AXIS" whose relevance is multiplied by a new float input `<tensor>_mask`
             [batch, channels] on its way back, along axis 1 unless stated: ones change nothing, a one-hot mask gives the
             relevance that runs through one channel (Achtibat et al. 2023).
+        components: "heads" and "neurons" of transformers: the contribution of each pair of query and key in every head,
+            in outputs `heads_<layer>_relevance` [batch, heads, query, key], and of each neuron of every feed-forward
+            layer, in outputs `neurons_<layer>_relevance` (Jantsch et al. 2026). Layers count from 0 at the input.
         on_demand: adds a bool input `lrp_explain` [batch, 1]; where none is true, relevance is zeros and costs nothing.
         relevance_type: element type of the relevance outputs: "float32", "float64", or "model" for that of the
             explained input. Relevance is computed in float32, in float64 for a float64 model; what is too large for
@@ -99,6 +103,7 @@ def convert(
             rather_than,
             relevance_of,
             mask_at,
+            components,
         ),
         base_dir,
     ).model
@@ -116,6 +121,7 @@ def plan(
     rather_than: TargetLike | None = None,
     relevance_of: Sequence[str] = (),
     mask_at: Sequence[MaskLike] = (),
+    components: Sequence[str] = (),
     on_demand: bool = False,
     relevance_type: str = "float32",
     base_dir: str | os.PathLike[str] | None = None,
@@ -134,6 +140,7 @@ def plan(
         rather_than,
         relevance_of,
         mask_at,
+        components,
     )
     return compile_like(model, request, base_dir).plan
 
@@ -175,6 +182,7 @@ def convert_file(
     rather_than: TargetLike | None = None,
     relevance_of: Sequence[str] = (),
     mask_at: Sequence[MaskLike] = (),
+    components: Sequence[str] = (),
     on_demand: bool = False,
     relevance_type: str = "float32",
 ) -> ConvertResult:
@@ -198,6 +206,7 @@ def convert_file(
         rather_than,
         relevance_of,
         mask_at,
+        components,
     )
     converted = compile_model(prepare(source), request)
     written = save(converted.model, target_path, source)

@@ -16,6 +16,7 @@ from onnxlrp.emit.again import compute_again
 from onnxlrp.emit.assemble import Output
 from onnxlrp.emit.backward import Walked, as_output, as_token_output, walk
 from onnxlrp.emit.builder import PREFIX, Builder, Emitted
+from onnxlrp.emit.components import component_relevance
 from onnxlrp.emit.concepts import mask_inputs
 from onnxlrp.emit.context import Ledger
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
@@ -26,15 +27,17 @@ from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.surgeon import constant_proto
 from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.operators.registry import find
+from onnxlrp.planning.components import find_components
 from onnxlrp.planning.concepts import Askable, Mask, MaskLike
 from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.position import at_position, parse_position, position_input, with_position
 from onnxlrp.planning.program import Planner, Program, programs, unused_entries
-from onnxlrp.planning.report import plan_steps, totals
+from onnxlrp.planning.report import count_blocks, plan_steps, totals
 from onnxlrp.planning.target import Explained, Target, TargetLike, check_index, parse_target, resolve_outputs
 from onnxlrp.read.prepare import Prepared
 from onnxlrp.tables import RuleTable, load_table
+from onnxlrp.understand.blocks import find_blocks
 from onnxlrp.understand.declared import Declared, as_text, libraries, unused_declarations
 from onnxlrp.understand.facts import Facts
 from onnxlrp.understand.reading import Reading, read_for_relevance
@@ -66,6 +69,7 @@ class Request:
     rather_than: TargetLike | None = None
     relevance_of: Sequence[str] = ()
     mask_at: Sequence[MaskLike] = ()
+    components: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -168,23 +172,29 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     planned = programs(planners)
     askable = Askable(original, planners, planned)
     hidden, asked_masks = askable.relevance_of(request.relevance_of), askable.masks(request.mask_at)
-    names |= {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in hidden}
+    blocks = find_blocks(graph, facts)
+    components = find_components(request.components, blocks, planned)
+    further = (*hidden, *(c.name for c in components))
+    names |= {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in further}
     _refuse_taken(graph, [*names.values(), *(m.name for m in asked_masks)])
     masks = mask_inputs(b, asked_masks)
     for t, planner, program in zip(targets, planners, planned, strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))
         ledger = Ledger(request.ledger)
         first = {t.tensor: (Relevance(seed.multiplier, t.tensor, guarded=True),)}
-        wanted = (*leaves, *hidden)
+        wanted = (*leaves, *hidden, *(c.tensor for c in components))
         walked = walk(b, facts, program, first, wanted, frozenset(planner.paths.between), ledger, masks)
         outputs = tuple(
             _output(b, graph, x, names[x.name, t.name], walked, table.output == "gradient", request.relevance_type)
             for x in (*explained, *(ExplainedInput(tensor, (tensor,)) for tensor in hidden))
         )
+        for c in components:
+            found = component_relevance(b, facts, c, program, walked)
+            outputs += (_of_tensor(b, graph, c.tensor, names[c.name, t.name], found, table.output, request),)
         parts.append(_Part(t, program, walked, seed, outputs, ledger))
     emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request, (*extra, *masks.inputs))
     steps = tuple(s for part in parts for s in part.program.steps)
-    rows = plan_steps(graph, steps, emitted, facts, target.k or 1)
+    rows = plan_steps(graph, steps, emitted, facts, blocks, target.k or 1)
     forward, added = totals(graph, rows)
     if request.on_demand and forward is not None and added is not None:
         # The branch runs the forward pass once more.
@@ -195,6 +205,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         explained_inputs=inputs,
         explained_outputs=tuple(t.name for t in targets),
         steps=rows,
+        blocks=count_blocks(steps, blocks),
         warnings=(*unused_declarations(table, prepared.model), *unused_entries(table, planners)),
         notes=(*prepared.notes, *(n for t in targets for n in t.notes), *_ends(planners)),
         forward_macs=forward,
@@ -205,6 +216,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             "output": table.output,
             "position": None if request.position is None else str(parse_position(request.position)),
             **_concept_settings({x: names[x, targets[0].name] for x in hidden}, asked_masks),
+            **_component_settings(request, {c.name: names[c.name, targets[0].name] for c in components}),
         },
     )
     relevance = {x: names[x, targets[0].name] for x in inputs}
@@ -219,13 +231,29 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             settings=_settings(table, request, plan, names, several, prepared.source.model),
         ),
     )
-    return Converted(prepared.model, plan, relevance, {x: names[x, targets[0].name] for x in hidden})
+    return Converted(prepared.model, plan, relevance, {x: names[x, targets[0].name] for x in further})
 
 
 def _concept_settings(hidden: Mapping[str, str], masks: Sequence[Mask]) -> dict[str, Any]:
     """What plans and metadata say of hidden tensors: the outputs with their relevance, and their masks."""
     stated = {m.tensor: {"input": m.name, "axis": m.axis, "channels": m.channels} for m in masks}
     return {**({"relevance_of": dict(hidden)} if hidden else {}), **({"masks": stated} if masks else {})}
+
+
+def _component_settings(request: Request, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """What plans and metadata say of heads and neurons: the kinds that were asked for, and the output of each layer."""
+    return {"components": list(request.components), "component_outputs": dict(outputs)} if outputs else {}
+
+
+def _of_tensor(
+    b: Builder, graph: Graph, tensor: str, name: str, found: Relevance | None, output: str, request: Request
+) -> Output:
+    """What is returned for a part of the model, in the shape of `tensor`."""
+    shape = graph.shape(tensor)
+    if request.on_demand and tensor.startswith(f"{PREFIX}/"):
+        raise UsageError(f"{name} is inside an operator that is taken apart; such components go without --on-demand")
+    dtype = RELEVANCE_TYPES[request.relevance_type] or graph.dtype(tensor)
+    return Output(name, as_output(b, found, tensor, output == "gradient", dtype), shape, tensor, dtype)
 
 
 def _output(

@@ -84,8 +84,13 @@ def converted_by(model: onnx.ModelProto) -> str | None:
 def relevance_outputs(value: Metadata) -> frozenset[str]:
     """Names of all outputs that the conversion added, those of further explained outputs and tensors included."""
     by_output = value.settings.get("relevance_by_output", {})
-    of = value.settings.get("relevance_of", {})
-    return frozenset(value.relevance.values()).union(of.values(), *(maps.values() for maps in by_output.values()))
+    further = further_outputs(value).values()
+    return frozenset(value.relevance.values()).union(further, *(maps.values() for maps in by_output.values()))
+
+
+def further_outputs(value: Metadata) -> dict[str, str]:
+    """The relevance output of each hidden tensor and each component that was asked for, by its name."""
+    return {**value.settings.get("relevance_of", {}), **value.settings.get("component_outputs", {})}
 
 
 def is_added(value: Metadata, name: str) -> bool:

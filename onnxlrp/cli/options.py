@@ -36,6 +36,11 @@ def parse_position(_ctx: click.Context, _parameter: click.Parameter, text: str |
     raise click.BadParameter(f"{text!r} is no position; write last, an index such as 4 or -2, input or all")
 
 
+def parse_components(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """`heads`, `neurons` or both, parted by a comma."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
 _CONCEPTS = (
     click.option(
         "--relevance-of",
@@ -52,6 +57,13 @@ _CONCEPTS = (
         metavar="TENSOR[:AXIS]",
         help="Add the input TENSOR_mask [batch, channels], by which the relevance of this tensor is multiplied along "
         "AXIS on its way back; ones change nothing; may be repeated.  [default axis: 1]",
+    ),
+    click.option(
+        "--components",
+        callback=parse_components,
+        metavar="heads,neurons",
+        help="Transformers: also return the contribution of each pair of query and key in every attention head, as "
+        "outputs heads_0_relevance, ..., and of each neuron of every feed-forward layer, as neurons_0_relevance, ...",
     ),
 )
 
@@ -151,7 +163,7 @@ def request_options(command: Callback) -> Callback:
 
 def conversion_options(command: Callback) -> Callback:
     """`request_options` and those that shape the emitted model."""
-    names = (*_REQUEST_NAMES, "relevance_of", "mask_at", "on_demand", "relevance_type")
+    names = (*_REQUEST_NAMES, "relevance_of", "mask_at", "components", "on_demand", "relevance_type")
     return _collected(command, (*_REQUEST, *_CONCEPTS, _ON_DEMAND, _RELEVANCE_TYPE), names)
 
 

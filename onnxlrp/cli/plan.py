@@ -42,17 +42,23 @@ def plan(model: str, request: dict[str, Any], as_json: bool) -> None:
         print_json(found)
         return
     print_warnings(found.warnings)
-    columns = ["operator", "rule", "cost", "nodes", "reason"]
     steps = list(_with_inner(found.steps))
-    stopped = ["stopped"] if any(step.stopped for step, _ in steps) else []
-    rows = (_row(step, found, depth)[: len(columns) + len(stopped)] for step, depth in steps)
-    print_table(columns + stopped, rows, fixed=("cost",), right=("cost",), elastic="nodes")
+    columns = ["operator", "rule", "cost", "nodes", "reason"]
+    columns += ["block"] if any(step.block for step, _ in steps) else []
+    columns += ["stopped"] if any(step.stopped for step, _ in steps) else []
+    rows = [_row(step, found, depth) for step, depth in steps]
+    shown = ([row[column] for column in columns] for row in rows)
+    print_table(columns, shown, fixed=("cost",), right=("cost",), elastic="nodes")
     click.echo()
     print_facts(
         {
             "rule table": f"{found.rule_table}  (its lines: onnxlrp rules {request.get('rules', 'default')})",
             "target": f"{found.target} of {', '.join(found.explained_outputs)}",
-            "explained": [*found.explained_inputs, *found.settings.get("relevance_of", ())],
+            "explained": [
+                *(*found.explained_inputs, *found.settings.get("relevance_of", ())),
+                *found.settings.get("component_outputs", ()),
+            ],
+            "blocks": ", ".join(f"{count} {name}" for name, count in found.blocks.items()),
             "masks": [f"{x}, axis {m['axis']}" for x, m in found.settings.get("masks", {}).items()],
             "steps": str(len(found.steps)),
             "cost": cost_line(found),
@@ -78,17 +84,18 @@ def _with_inner(steps: Sequence[PlanStep], depth: int = 0) -> Iterator[tuple[Pla
         yield from _with_inner(step.inner, depth + 1)
 
 
-def _row(step: PlanStep, plan: Plan, depth: int = 0) -> Sequence[str]:
+def _row(step: PlanStep, plan: Plan, depth: int = 0) -> Mapping[str, str]:
     # Below the table its name is said once, which leaves more room on a terminal.
     reason = step.reason.replace(f" of {plan.rule_table}:", ":") if on_terminal() else step.reason
-    return (
-        "| " * depth + operator_label(step.operator),
-        rule_label(step.rule, step.parameters),
-        _step_cost(step.relevance_macs, plan.forward_macs),
-        _names(step.nodes),
-        reason,
-        "; ".join(step.stopped),
-    )
+    return {
+        "operator": "| " * depth + operator_label(step.operator),
+        "rule": rule_label(step.rule, step.parameters),
+        "cost": _step_cost(step.relevance_macs, plan.forward_macs),
+        "nodes": _names(step.nodes),
+        "reason": reason,
+        "block": step.block,
+        "stopped": "; ".join(step.stopped),
+    }
 
 
 def operator_label(operator: str) -> str:

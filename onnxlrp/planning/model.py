@@ -13,7 +13,8 @@ class PlanStep:
 
     `macs` counts the multiply-adds of the step's forward pass for one sample with unknown sizes taken as 1;
     `relevance_macs` those that its rule adds. Both are None where no shape is known. `inner` are the steps inside the
-    bodies of a control flow node; their multiply-adds are not counted.
+    bodies of a control flow node; their multiply-adds are not counted. `block` is the part of a transformer that the
+    step belongs to, such as `attention 3`, where one was recognised.
     """
 
     nodes: tuple[str, ...]
@@ -26,6 +27,7 @@ class PlanStep:
     macs: int | None = None
     relevance_macs: int | None = None
     inner: tuple[PlanStep, ...] = ()
+    block: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Plan:
     forward_macs: int | None = None
     relevance_macs: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    blocks: Mapping[str, int] = field(default_factory=dict)
+    """How many parts of each name were recognised among the steps: attention, LayerNorm, GELU, ..."""
 
     @property
     def cost(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from onnxlrp.emit.assemble import depending_on
 from onnxlrp.emit.builder import PREFIX, Emitted
@@ -12,6 +12,7 @@ from onnxlrp.graph.view import Graph
 from onnxlrp.operators.cost import COUNTED, multiply_adds
 from onnxlrp.planning.model import PlanStep
 from onnxlrp.planning.program import Step
+from onnxlrp.understand.blocks import Block, innermost
 from onnxlrp.understand.facts import Facts
 
 
@@ -34,18 +35,31 @@ def _runs(emitted: Sequence[Emitted], facts: Facts, repeats: int) -> Counter[str
 
 
 def plan_steps(
-    graph: Graph, steps: Sequence[Step], emitted: Sequence[Emitted], facts: Facts, repeats: int = 1
+    graph: Graph,
+    steps: Sequence[Step],
+    emitted: Sequence[Emitted],
+    facts: Facts,
+    blocks: Sequence[Block] = (),
+    repeats: int = 1,
 ) -> tuple[PlanStep, ...]:
     """One row per step, with the multiply-adds of its forward pass and of its rule.
 
     Args:
+        blocks: the parts of a transformer that were recognised.
         repeats: how many targets are explained one after the other.
     """
     runs = _runs(emitted, facts, repeats)
-    return tuple(_row(step, graph, runs) for step in steps)
+    titles = {index: block.title for index, block in innermost(blocks).items()}
+    return tuple(_row(step, graph, runs, titles) for step in steps)
 
 
-def _row(step: Step, graph: Graph, runs: Counter[str]) -> PlanStep:
+def count_blocks(steps: Sequence[Step], blocks: Sequence[Block]) -> Mapping[str, int]:
+    """How many blocks of each name have a step of the relevance pass."""
+    reached = {node.index for step in steps for node in step.nodes}
+    return dict(Counter(b.name for b in blocks if any(node.index in reached for node in b.nodes)))
+
+
+def _row(step: Step, graph: Graph, runs: Counter[str], titles: Mapping[int, str]) -> PlanStep:
     counted = [multiply_adds(n, graph) for n in step.nodes]
     macs = None if any(c is None for c in counted) else sum(c for c in counted if c is not None)
     return PlanStep(
@@ -58,7 +72,8 @@ def _row(step: Step, graph: Graph, runs: Counter[str]) -> PlanStep:
         stopped=step.stopped,
         macs=macs,
         relevance_macs=None if macs is None else macs * runs[step.name] if macs else 0,
-        inner=tuple(_row(s, graph, Counter()) for s in step.inner),
+        inner=tuple(_row(s, graph, Counter(), {}) for s in step.inner),
+        block=next((titles[n.index] for n in step.nodes if n.index in titles), ""),
     )
 
 

@@ -80,6 +80,7 @@ class Explainer:
         rather_than: TargetLike | None = None,
         relevance_of: Sequence[str] = (),
         mask_at: Sequence[MaskLike] = (),
+        components: Sequence[str] = (),
         masks: Masks | None = None,
         on_demand: bool = False,
         relevance_type: str | None = None,
@@ -89,7 +90,7 @@ class Explainer:
         source = load(model, base_dir)
         if metadata.converted_by(source.model) is not None:
             given = (rules, target, axis, relevance_type, position, rather_than)
-            listed = (inputs, outputs, relevance_of, mask_at)
+            listed = (inputs, outputs, relevance_of, mask_at, components)
             if any(value is not None for value in given) or any(listed) or on_demand:
                 raise UsageError(
                     "the model is already converted; rules, target, inputs and outputs were fixed then."
@@ -109,6 +110,7 @@ class Explainer:
                 rather_than=rather_than,
                 relevance_of=relevance_of,
                 mask_at=(*mask_at, *(key for key in masks or () if key not in mask_at)),
+                components=components,
             )
             converted = compile_model(prepare(source), request).model
         found = metadata.read(converted)
@@ -202,7 +204,7 @@ class Explainer:
             f"{self.metadata.target} of {self._logits}{self._place()}{self._through(kept)}",
             self._of_position(results.get(self._logits), feeds.get(POSITION_INPUT)),
             by_output,
-            {x: results[name] for x, name in self.metadata.settings.get("relevance_of", {}).items()},
+            {x: results[name] for x, name in metadata.further_outputs(self.metadata).items()},
         )
 
     def _by_tensor(self, masks: Masks | None) -> dict[str, MaskValue]:

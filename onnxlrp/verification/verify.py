@@ -145,6 +145,7 @@ def _of_converted(source: Source) -> _Subject:
         position=settings.get("position"),
         rather_than=settings.get("rather_than"),
         relevance_of=tuple(settings.get("relevance_of", ())),
+        components=tuple(settings.get("components", ())),
         mask_at=tuple((tensor, mask["axis"]) for tensor, mask in settings.get("masks", {}).items()),
     )
     return _Subject(source, strip(source.model), source.model, request)
