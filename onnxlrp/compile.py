@@ -149,7 +149,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     facts = Facts(graph, prepared.source.data_folders)
     original, known = graph, facts
     b = Builder(graph)
-    declared = Declared(table.operators, libraries(table, prepared.source.model))
+    through_relu = table.merge_batch_normalization and table.merge_through_relu
+    declared = Declared(table.operators, libraries(table, prepared.source.model), through_relu)
     reading = read_for_relevance(graph, facts, b, declared)
     targets = resolve_outputs(reading.graph, request.outputs)
     extra = position_input(position, targets[0].tensor, reading.graph)

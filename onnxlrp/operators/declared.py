@@ -22,6 +22,14 @@ def passes(at: Situation) -> Elementwise:
     return Elementwise(at.node.inputs[0], at.y, unknown, KIND, at.node.attribute("reason"))
 
 
+@register("Threshold", "activation", "passes relevance through", "1 above the threshold, else 0", domain=DECLARED)
+def threshold(at: Situation) -> Elementwise:
+    """u = x where a Relu behind a BatchNormalization is open, and its threshold elsewhere."""
+    x, u = at.node.inputs[0], at.y
+    note = "the Relu as a threshold in front of its BatchNormalization"
+    return Elementwise(x, u, lambda b, g: b.mask(b.op("Equal", x, u), g), note=note)
+
+
 @register("Stop", "stop", "relevance ends, as the rule table declares", "0", data=(), domain=DECLARED)
 def stops(at: Situation) -> Stop:
     return Stop(at.node.attribute("reason"))

@@ -56,9 +56,10 @@ class RuleTable:
     """A rule table: entries of which the first that matches a step decides its rule.
 
     `output` is what the relevance outputs hold: "relevance" (input times multiplier) or "gradient" (the
-    multiplier itself, for methods that yield a modified gradient). `source` is "preset" or the path of the
-    file; `text` is the TOML that the table was read from. `files` holds the bytes of the files that its
-    declarations name.
+    multiplier itself, for methods that yield a modified gradient). `merge_through_relu` reads a Relu behind a
+    BatchNormalization as a threshold in front of it, so that the layer behind takes the BatchNormalization. `source` is
+    "preset" or the path of the file; `text` is the TOML that the table was read from. `files` holds the bytes of the
+    files that its declarations name.
     """
 
     name: str
@@ -67,6 +68,7 @@ class RuleTable:
     source: str
     output: Output = "relevance"
     merge_batch_normalization: bool = True
+    merge_through_relu: bool = False
     text: str = ""
     operators: tuple[Declaration, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)

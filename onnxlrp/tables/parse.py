@@ -22,7 +22,7 @@ from onnxlrp.tables.model import Entry, Output, Position, RuleTable
 from onnxlrp.tables.names import did_you_mean, operators, possible_kinds
 from onnxlrp.tables.values import Section, parameters, unknown_parameter
 
-_TOP_KEYS = ("name", "description", "output", "merge_batch_normalization", "rule", "operator")
+_TOP_KEYS = ("name", "description", "output", "merge_batch_normalization", "merge_through_relu", "rule", "operator")
 _CONDITIONS = ("op", "kind", "name", "region", "position", "from", "to")
 
 
@@ -69,6 +69,7 @@ def parse_table(text: str, *, name: str, source: str, files: Mapping[str, bytes]
         source=source,
         output=cast(Output, top.choice("output", ("relevance", "gradient"), "relevance")),
         merge_batch_normalization=top.flag("merge_batch_normalization", True),
+        merge_through_relu=top.flag("merge_through_relu", False),
         text=text,
         operators=declared,
         files=read_files(shown, Path(source).parent, declared) if files is None else files,

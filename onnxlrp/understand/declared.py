@@ -28,10 +28,11 @@ Libraries = Mapping[str, onnx.ModelProto]
 
 @dataclass(frozen=True)
 class Declared:
-    """What a table declares, and the functions that it names."""
+    """What a table declares, the functions that it names, and whether a BatchNormalization is read behind a Relu."""
 
     operators: Sequence[Declaration] = ()
     libraries: Libraries = field(default_factory=dict)
+    through_relu: bool = False
 
     def of(self, node: Node) -> Declaration | None:
         """The declaration of a node's operator."""
@@ -117,7 +118,7 @@ def _differ(a: Shape, b: Shape) -> bool:
 
 def typed_like(node: onnx.NodeProto) -> onnx.NodeProto:
     """A node that gives its outputs the types that shape inference should find."""
-    if node.domain != DECLARED or node.op_type != "Pass":
+    if node.domain != DECLARED or node.op_type not in ("Pass", "Threshold"):
         return node
     return onnx.helper.make_node("Identity", node.input, node.output, name=node.name)
 

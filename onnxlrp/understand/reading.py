@@ -22,6 +22,7 @@ from onnxlrp.understand.declared import NOTHING, Declared, typed_like
 from onnxlrp.understand.facts import Facts
 from onnxlrp.understand.iterating import loop_types
 from onnxlrp.understand.registered import own_types
+from onnxlrp.understand.thresholds import behind_threshold
 
 #: Names of the nodes made for node X begin with <PREFIX>/of/X.
 SCOPE = "of"
@@ -93,6 +94,11 @@ def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProt
     if declaration is not None:
         with b.scope(f"{SCOPE}/{node.name}"), b.afresh():
             return reading.declared.read(declaration, node, reading.graph, b)
+    if reading.declared.through_relu:
+        with b.scope(f"{SCOPE}/{node.name}"), b.afresh():
+            moved = behind_threshold(node, reading.graph, reading.facts, b)
+        if moved is not None:
+            return moved
     active = frozenset(i for i in node.inputs if i and not reading.facts.is_constant(i))
     mark = len(b.nodes)
     with b.scope(f"{SCOPE}/{node.name}"), b.afresh():

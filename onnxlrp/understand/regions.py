@@ -55,7 +55,7 @@ def find_regions(
     """Regions by the index of each of their nodes. Tensors in `pinned` stay visible and are not merged away."""
     regions: dict[int, Region] = {}
     for node in graph.nodes:
-        if not _is_head(node, facts):
+        if not is_layer(node, facts):
             continue
         behind: list[Node] = []
         tail = node.outputs[0]
@@ -74,7 +74,8 @@ def find_regions(
     return {i: r for i, r in regions.items() if len(r.nodes) > 1}
 
 
-def _is_head(node: Node, facts: Facts) -> bool:
+def is_layer(node: Node, facts: Facts) -> bool:
+    """Whether a node is a layer with constant weights, which affine steps can be merged into."""
     if node.domain or node.op not in _HEADS:
         return False
     return facts.is_constant(node.inputs[1]) and not facts.is_constant(node.inputs[0])
@@ -165,7 +166,7 @@ def _merge_forward(graph: Graph, facts: Facts, pinned: frozenset[str], regions: 
             continue
         heads = [regions.get(r.index) for r in readers]
         if not all(
-            region is not None and region.head is reader and reader.inputs[0] == y and _takes_scale(reader, graph)
+            region is not None and region.head is reader and reader.inputs[0] == y and takes_scale(reader, graph)
             for region, reader in zip(heads, readers, strict=True)
         ):
             continue
@@ -175,7 +176,8 @@ def _merge_forward(graph: Graph, facts: Facts, pinned: frozenset[str], regions: 
                 regions.update({n.index: merged for n in (region.head, *region.behind)})
 
 
-def _takes_scale(reader: Node, graph: Graph) -> bool:
+def takes_scale(reader: Node, graph: Graph) -> bool:
+    """Whether the weights of a layer can take the factors of a BatchNormalization in front of it."""
     if reader.op == "MatMul":
         return graph.rank(reader.inputs[1]) == 2 and graph.rank(reader.inputs[0]) == 2
     return reader.op != "Gemm" or not reader.attribute("transA", 0)
