@@ -21,7 +21,7 @@ from tests.support import texts
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/GUIDE.md")
-GENERATED = ("docs/OPERATORS.md", "docs/RULES.md")
+GENERATED = ("docs/METRICS.md", "docs/OPERATORS.md", "docs/RULES.md")
 
 
 @dataclass(frozen=True)

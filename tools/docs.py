@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write docs/OPERATORS.md and docs/RULES.md from what the package knows about itself.
+"""Write docs/OPERATORS.md, docs/RULES.md and docs/METRICS.md from what the package knows about itself.
 
-    python tools/docs.py            write both
+    python tools/docs.py            write them
     python tools/docs.py --check    write nothing; exit with 1 and name the files that are out of date
 
 Needs onnxlrp and its dependencies (.venv has them).
@@ -10,6 +10,8 @@ Needs onnxlrp and its dependencies (.venv has them).
 from __future__ import annotations
 
 import argparse
+import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from onnxlrp.evaluation.registry import Metric, metrics  # noqa: E402
 from onnxlrp.operators import OperatorEntry, catalogue  # noqa: E402
 from onnxlrp.rules.spec import ALIASES, KINDS, RULES, Parameter, RuleSpec  # noqa: E402
 from onnxlrp.tables import load_table, preset_names, preset_text  # noqa: E402
@@ -124,6 +127,60 @@ def rules_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+#: What a metric may need, for people.
+NEEDS: Mapping[str, str] = {
+    "marked": "boxes or masks",
+    "labels": "labels",
+    "gradients": "gradients",
+    "continuous": "an input of real numbers",
+    "image": "images",
+    "layers": "weighted layers",
+}
+
+
+def metrics_page(table: Mapping[str, Metric]) -> str:
+    """docs/METRICS.md: one table of all metrics, then what each does with its settings."""
+    rows = [
+        (f"`{name}`", metric.summary, ", ".join(_parts(metric)), _needs(metric), metric.source)
+        for name, metric in table.items()
+    ]
+    parts = [
+        "# Metrics of `onnxlrp evaluate`",
+        _generated("onnxlrp/evaluation/metrics/"),
+        "A metric gives one number per sample for each of its parts; an arrow says whether a better explanation has a "
+        "higher or a lower one. A *unit* is what is taken away at once: all channels of a pixel, a patch, a token. Its "
+        "relevance is the sum of the map over it. What is taken away becomes the *baseline*: an empty picture or a "
+        "padding token, say. A sample that a metric cannot judge has no number (NaN) and is left out of means.",
+        _table(("metric", "question", "parts", "needs", "source"), rows),
+        *(_metric_section(metric) for metric in table.values()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _parts(metric: Metric) -> list[str]:
+    return [f"{name} {'↑' if better == 'higher' else '↓'}" for name, better in metric.better.items()]
+
+
+def _needs(metric: Metric) -> str:
+    together = [f"{metric.group} samples at a time"] if metric.group > 1 else []
+    return ", ".join([NEEDS[need] for need in metric.needs] + together)
+
+
+def _metric_section(metric: Metric) -> str:
+    """What the measuring function's docstring says, without what concerns Python alone."""
+    text = inspect.getdoc(metric.measure) or ""
+    body, *rest = re.split(r"\n\n(?=Args:|Returns:|Raises:)", text)
+    sections = {name: " ".join(lines.split()) for name, _, lines in (part.partition(":\n") for part in rest)}
+    paragraphs = [" ".join(paragraph.split()) for paragraph in body.split("\n\n")]
+    if "Returns" in sections:
+        paragraphs.append(f"Parts: {sections['Returns']}")
+    if metric.settings:
+        defaults = ", ".join(f"`{name} = {value:g}`" for name, value in metric.settings.items())
+        described = re.search(r"settings: (.*)", sections.get("Args", ""))
+        paragraphs.append(f"Settings: {defaults}." + (f" {_sentence(described[1])}" if described else ""))
+    return "\n\n".join([f"## {metric.name}", *paragraphs])
+
+
 def _rule_section(spec: RuleSpec) -> str:
     aliases = [f"`{alias}`" for alias, name in ALIASES.items() if name == spec.name]
     lines = [_sentence(spec.summary), f"Source: {spec.source}."]
@@ -190,7 +247,11 @@ def _generated(source: str) -> str:
 
 def pages() -> dict[str, str]:
     """Every generated file: its path from the repository's root, and its text."""
-    return {"docs/OPERATORS.md": operators_page(catalogue()), "docs/RULES.md": rules_page()}
+    return {
+        "docs/OPERATORS.md": operators_page(catalogue()),
+        "docs/RULES.md": rules_page(),
+        "docs/METRICS.md": metrics_page(metrics()),
+    }
 
 
 def stale(root: Path) -> list[str]:
@@ -204,7 +265,7 @@ def _read(path: Path) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write docs/OPERATORS.md and docs/RULES.md.")
+    parser = argparse.ArgumentParser(description="Write docs/OPERATORS.md, docs/RULES.md and docs/METRICS.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
     chosen = parser.parse_args(arguments)
     old = stale(ROOT)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxlrp.evaluation.registry import metrics
 from onnxlrp.operators import catalogue
 from onnxlrp.rules.spec import KINDS, RULES
 from onnxlrp.tables import preset_names, preset_text
@@ -49,6 +50,19 @@ def test_every_preset_is_printed_as_it_is() -> None:
     page = docs.pages()["docs/RULES.md"].split("# Presets")[1]
     printed = [block.split("\n```")[0] for block in page.split("```toml\n")[1:]]
     assert [tomllib.loads(text) for text in printed] == [tomllib.loads(preset_text(name)) for name in preset_names()]
+
+
+def test_every_metric_has_a_row_and_a_section_that_tells_its_settings() -> None:
+    page = docs.pages()["docs/METRICS.md"]
+    for metric in metrics().values():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{metric.name}` |"))
+        assert metric.summary in row
+        assert metric.source in row
+        assert all(f"{part} " in row for part in metric.better)
+        section = page.split(f"\n## {metric.name}\n")[1].split("\n## ")[0]
+        for name, value in metric.settings.items():
+            assert f"`{name} = {value:g}`" in section
+            assert f"`{name}`" in section, f"{metric.name} does not say what {name} is"
 
 
 def test_a_page_that_was_changed_is_named(tmp_path: Path) -> None:

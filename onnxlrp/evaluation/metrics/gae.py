@@ -65,7 +65,7 @@ def gae(case: Case, settings: Settings) -> Parts:
 
     The number stands at the mosaic's positive sample; the other three have NaN, so that means and intervals are
     over mosaics. The gradient by which elements are masked is the model's own, whatever method is judged. Masked
-    elements become the case's baseline (the authors: 0 in normalised values). The four cells are scored by their
+    elements become the baseline (the authors: 0 in normalised values). The four cells are scored by their
     labels where all four are known, else by the model's predictions. Unlike the released code, which mixes up
     the images of different mosaics in batches of more than four, a mosaic's cells are always its own.
 

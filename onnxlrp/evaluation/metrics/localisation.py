@@ -1,7 +1,6 @@
 """Does relevance lie where a person has marked the object?
 
-A unit is marked where at least half of its elements are. Relevance is what is positive of a unit's sum, or its absolute
-value (setting `absolute`). Samples without a marked unit have NaN.
+A unit is marked where at least half of its elements are. Samples without a marked unit have NaN.
 """
 
 from __future__ import annotations
@@ -40,6 +39,9 @@ def pointing_game(case: Case, settings: Settings) -> Parts:
 
     One of several most relevant units suffices. The paper lets the point be 15 pixels beside the object; here it must
     be inside. NaN for a map without relevance.
+
+    Args:
+        settings: `absolute` 1 takes the absolute value of a unit's relevance, 0 what is positive of it.
     """
 
     def hit(relevance: Array, marked: Array) -> float:
@@ -53,6 +55,9 @@ def relevance_mass(case: Case, settings: Settings) -> Parts:
     """The share of the relevance that lies on the marked units (Arras et al. 2022).
 
     quantus' RelevanceMassAccuracy takes the absolute values of single elements (`absolute`).
+
+    Args:
+        settings: `absolute` 1 takes the absolute value of a unit's relevance, 0 what is positive of it.
     """
 
     def share(relevance: Array, marked: Array) -> float:
@@ -65,7 +70,10 @@ def relevance_mass(case: Case, settings: Settings) -> Parts:
 def relevance_rank(case: Case, settings: Settings) -> Parts:
     """The share of the K most relevant units that are marked, K units being marked (Arras et al. 2022).
 
-    Units are ranked by their signed relevance unless `absolute` is 1, as in quantus' RelevanceRankAccuracy.
+    quantus' RelevanceRankAccuracy takes the absolute values of single elements (`absolute`).
+
+    Args:
+        settings: `absolute` 1 ranks units by the absolute value of their relevance, 0 by their signed relevance.
     """
 
     def share(relevance: Array, marked: Array) -> float:
@@ -78,10 +86,11 @@ def top_k_intersection(case: Case, settings: Settings) -> Parts:
     """The share of the k most relevant units that are marked (Theiner et al. 2022).
 
     `weighted` divides it by the share of all units that are marked: 1 for relevance at random (quantus: concept
-    influence). Units are ranked by their signed relevance unless `absolute` is 1.
+    influence).
 
     Args:
-        settings: `share`: k in shares of all units; `k`: their number instead, if it is not 0.
+        settings: `share`: k in shares of all units; `k`: their number instead, if it is not 0; `absolute` 1 ranks
+            units by the absolute value of their relevance, 0 by their signed relevance.
     """
 
     def share(relevance: Array, marked: Array) -> float:
@@ -100,7 +109,10 @@ def top_k_intersection(case: Case, settings: Settings) -> Parts:
 def localisation_auc(case: Case, settings: Settings) -> Parts:
     """The area under the ROC curve of relevance as a detector of marked units; NaN where all or none are marked.
 
-    Units of equal relevance count half. Units are ranked by their signed relevance unless `absolute` is 1.
+    Pairs of equal relevance count half.
+
+    Args:
+        settings: `absolute` 1 ranks units by the absolute value of their relevance, 0 by their signed relevance.
     """
 
     def under(relevance: Array, marked: Array) -> float:

@@ -24,8 +24,8 @@ def parameter_randomisation(case: Case, settings: Settings) -> Parts:
     through every layer.
 
     Args:
-        settings: `steps`; `absolute` 1 compares absolute relevance; `seed` of the permutations, the same for all
-            samples.
+        settings: `steps`: how many depths, 1 for all layers at once; `absolute` 1 compares absolute relevance; `seed`
+            of the permutations, the same for all samples.
 
     Raises:
         UsageError: the model has no weighted layers.
@@ -56,7 +56,7 @@ def efficient_randomisation(case: Case, settings: Settings) -> Parts:
     The complexity of a map is the entropy, in nats, of the histogram of its units' relevance in `bins` equal bins.
 
     Args:
-        settings: `bins`; `seed` of the permutations, the same for all samples.
+        settings: `bins` of the histogram; `seed` of the permutations, the same for all samples.
 
     Raises:
         UsageError: the model has no weighted layers.

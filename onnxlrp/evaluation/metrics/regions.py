@@ -24,7 +24,7 @@ def region_perturbation(case: Case, settings: Settings) -> Parts:
 
     Args:
         settings: `size` of a region in pixels; `regions`: L, at most all of them; `noise` 1 fills regions with
-            uniform noise within the sample's range (the paper), 0 with the case's baseline (quantus);
+            uniform noise within the sample's range (the paper), 0 with the baseline (quantus);
             `probability` 1 for softmax probabilities, 0 for logits.
 
     Raises:

@@ -35,7 +35,7 @@ def _score(case: Case, settings: Settings) -> Judge:
 def pixel_flipping(case: Case, settings: Settings) -> Parts:
     """Pixel flipping (Bach et al. 2015) with the most and the least relevant units first (Samek et al. 2017).
 
-    Units become the case's baseline. `morf` and `lerf` are the areas under the target's score from nothing to
+    Units become the baseline. `morf` and `lerf` are the areas under the target's score from nothing to
     everything removed; `between` = lerf - morf. The curves come with them. quantus' PixelFlipping starts its
     curve after the first step, takes softmax probabilities (setting `probability`) and single elements as units.
 
@@ -53,7 +53,7 @@ def pixel_flipping(case: Case, settings: Settings) -> Parts:
 def deletion(case: Case, settings: Settings) -> Parts:
     """The area under the score while the most relevant units are deleted (Petsiuk et al. 2018).
 
-    Units become the case's baseline. The paper's is the area under the softmax probability; that under the logit
+    Units become the baseline. The paper's is the area under the softmax probability; that under the logit
     does not saturate.
 
     Args:
@@ -67,7 +67,7 @@ def deletion(case: Case, settings: Settings) -> Parts:
 def insertion(case: Case, settings: Settings) -> Parts:
     """The area under the score while the most relevant units are inserted into an empty sample (Petsiuk et al. 2018).
 
-    The empty sample is the case's baseline or, as in the paper, a blurred image. With the baseline it is the
+    The empty sample is the baseline or, as in the paper, a blurred image. With the baseline it is the
     area for the least relevant first of `pixel-flipping`. The curves run from everything inserted to nothing.
 
     Args:
@@ -130,7 +130,7 @@ def monotonicity(case: Case, settings: Settings) -> Parts:
     true of every map.
 
     Args:
-        settings: `steps` in which all units are added; `probability` as in `pixel-flipping`.
+        settings: `steps` in which all units are added; `probability` 1 for softmax probabilities, 0 for logits.
     """
     of, relevance = _relevance(case)
     counts = equal_steps(int(settings["steps"]))

@@ -79,7 +79,7 @@ def local_lipschitz(case: Case, settings: Settings) -> Parts:
     quantus' LocalLipschitzEstimate takes normal noise of fixed size, and divides maps by their maximum first.
 
     Args:
-        settings: as for `sensitivity`.
+        settings: `runs`, `radius` and `relative` as for `sensitivity`.
 
     Raises:
         UsageError: the explained input holds token ids.
@@ -101,7 +101,7 @@ def relative_stability(case: Case, settings: Settings) -> Parts:
     NaN (quantus: where one is).
 
     Args:
-        settings: as for `sensitivity`.
+        settings: `runs`, `radius` and `relative` as for `sensitivity`.
 
     Raises:
         UsageError: the explained input holds token ids.

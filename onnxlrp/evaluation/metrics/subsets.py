@@ -33,8 +33,7 @@ def losses(case: Case, gone: Sequence[Array], of: Sequence[Units], settings: Set
 
     Args:
         gone: for each sample the units that are taken away, bool [runs, count].
-        settings: `multiply` 1 for maps that are gradients: the map times the change of the input is what it predicts;
-            0 for relevance, whose sum over the units is. `probability` as in `pixel-flipping`.
+        settings: `multiply` and `probability`, as for `infidelity`.
     """
     score = probabilities(case) if settings["probability"] else logits(case)
     maps = own_maps(case)
@@ -53,14 +52,15 @@ def losses(case: Case, gone: Sequence[Array], of: Sequence[Units], settings: Set
 def infidelity(case: Case, settings: Settings) -> Parts:
     """The mean square of what the map says that the score loses less what it loses (Yeh et al. 2019, definition 2.1).
 
-    Random subsets of the units become the case's baseline. `scaled` is the least that any factor on the map would
+    Random subsets of the units become the baseline. `scaled` is the least that any factor on the map would
     give, divided by the mean square of the loss: 0 to 1, for maps that have no scale. quantus' Infidelity removes
     squares one after another and keeps them away; it takes softmax probabilities (`probability`) and maps that are
     gradients (`multiply`).
 
     Args:
-        settings: `runs`: subsets per sample; `share` of the units in each, 0 for a random number; `multiply` and
-            `probability` as in `losses`.
+        settings: `runs`: subsets per sample; `share` of the units in each, 0 for a random number; `multiply` 1
+            for maps that are gradients: the map times the change of the input is what it predicts, not the sum of
+            relevance; `probability` 1 for softmax probabilities, 0 for logits.
     """
     of = units(case)
     gone = [subsets(case, row, of[row], settings) for row in map(int, case.rows)]
@@ -76,11 +76,11 @@ def infidelity(case: Case, settings: Settings) -> Parts:
 def faithfulness_correlation(case: Case, settings: Settings) -> Parts:
     """Pearson's correlation of what the map says that the score loses and what it loses (Bhatt et al. 2020).
 
-    Random subsets of the units become the case's baseline. quantus' FaithfulnessCorrelation is the same for single
+    Random subsets of the units become the baseline. quantus' FaithfulnessCorrelation is the same for single
     elements as units and softmax probabilities (`probability`).
 
     Args:
-        settings: as for `infidelity`.
+        settings: `runs`, `share`, `multiply` and `probability` as for `infidelity`.
     """
     of = units(case)
     gone = [subsets(case, row, of[row], settings) for row in map(int, case.rows)]
