@@ -29,7 +29,7 @@ from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.operators.registry import find
 from onnxlrp.planning.components import find_components
 from onnxlrp.planning.concepts import Askable, Mask, MaskLike
-from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs
+from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs, left_out
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.position import at_position, parse_position, position_input, with_position
 from onnxlrp.planning.program import Planner, Program, programs, unused_entries
@@ -159,6 +159,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     graph, facts = reading.graph, reading.facts
     explained = explained_inputs(graph, facts, request.inputs, targets)
     inputs, leaves = tuple(x.name for x in explained), collected(explained)
+    whole = left_out(graph, facts, explained, targets)
     several = len(targets) > 1
     names = {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in inputs}
     _refuse_names(graph, [*names.values(), *_added_inputs(targets, several), LEDGER_OUTPUT])
@@ -208,7 +209,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         steps=rows,
         blocks=count_blocks(steps, blocks),
         warnings=(*unused_declarations(table, prepared.model), *unused_entries(table, planners)),
-        notes=(*prepared.notes, *(n for t in targets for n in t.notes), *_ends(planners)),
+        notes=(*prepared.notes, *(n for t in targets for n in t.notes), *_left_out(whole), *_ends(planners)),
         forward_macs=forward,
         relevance_macs=added,
         settings={
@@ -254,7 +255,7 @@ def _of_tensor(
     if request.on_demand and tensor.startswith(f"{PREFIX}/"):
         raise UsageError(f"{name} is inside an operator that is taken apart; such components go without --on-demand")
     dtype = RELEVANCE_TYPES[request.relevance_type] or graph.dtype(tensor)
-    return Output(name, as_output(b, found, tensor, output == "gradient", dtype), shape, tensor, dtype)
+    return Output(name, as_output(b, [(found, tensor)], output == "gradient", dtype), shape, tensor, dtype)
 
 
 def _output(
@@ -266,8 +267,14 @@ def _output(
         shares = [(walked.relevance.get(tensor), tensor, ids) for tensor, ids in zip(x.tensors, x.ids, strict=True)]
         tensor = as_token_output(b, shares, x.name, gradient, dtype)
     else:
-        tensor = as_output(b, walked.relevance.get(x.name), x.name, gradient, dtype)
+        tensor = as_output(b, [(walked.relevance.get(tensor), tensor) for tensor in x.tensors], gradient, dtype)
     return Output(name, tensor, graph.shape(x.name), x.name, dtype)
+
+
+def _left_out(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        f"input {n}: whole numbers beside other inputs are not explained unless named (--input)" for n in names
+    )
 
 
 def _ends(planners: Sequence[Planner]) -> tuple[str, ...]:

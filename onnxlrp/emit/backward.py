@@ -119,10 +119,15 @@ def run_body(
     return control.BodyPass(b, walked.relevance, control.totals_of(b, part, start, ledger, walked.arrived))
 
 
-def as_output(b: Builder, relevance: Relevance | None, x: str, gradient: bool, dtype: int) -> str:
-    """What is returned for an explained input, in element type `dtype`: the map, or with `gradient` the multiplier."""
+def as_output(b: Builder, shares: Sequence[tuple[Relevance | None, str]], gradient: bool, dtype: int) -> str:
+    """What is returned for an explained input, in element type `dtype`: the map, or with `gradient` the multiplier.
+
+    Args:
+        shares: (relevance, tensor) for the input itself, or for each tensor of floats that is made of it.
+    """
     with b.scope("output"):
-        return b.cast_down(_value(b, relevance, x, gradient), dtype)
+        found = [_value(b, relevance, tensor, gradient) for relevance, tensor in shares if relevance is not None]
+        return b.cast_down(b.sum(found) if found else b.zeros_like(shares[0][1]), dtype)
 
 
 def _value(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -> str:

@@ -19,6 +19,12 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+WHOLE_TYPES = frozenset(
+    {
+        *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
+        *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+    }
+)
 
 
 def shape_text(shape: Sequence[Dim]) -> str:

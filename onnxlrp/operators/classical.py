@@ -1,6 +1,6 @@
 """Operators of ai.onnx.ml around linear models: scaling, assembling features, linear regression and classification.
 
-They are taken apart into operators of the standard. Integer columns carry no relevance; give features as floats.
+They are taken apart into operators of the standard. Integer columns are read as floats first.
 """
 
 from __future__ import annotations

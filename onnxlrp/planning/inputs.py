@@ -1,4 +1,5 @@
-"""What is explained at the far end: float inputs as they are, integer inputs by the rows they pick from a table."""
+"""What is explained at the far end: float inputs as they are, whole numbers as the floats that are made of them or
+by the rows that they pick from a table."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from onnxlrp.errors import ConversionError, UsageError
-from onnxlrp.graph.view import Graph, Node
+from onnxlrp.graph.view import WHOLE_TYPES, Graph, Node
 from onnxlrp.planning.paths import Paths
 from onnxlrp.planning.target import Explained
 from onnxlrp.understand.facts import Facts
 
 #: What may stand between ids and the lookup without changing the order of the ids.
 _KEEPS_ORDER = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+#: What makes floats of whole numbers, one of each.
+_MAKES_FLOATS = frozenset({"Cast", "CastLike", "DequantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class ExplainedInput:
     """An explained input and the tensors at which its relevance is collected.
 
     Attributes:
-        tensors: the input itself; of token ids the embeddings that are looked up by them, one or several.
+        tensors: the input itself; of whole numbers the floats that are made of them; of token ids the embeddings that
+            are looked up by them. One or several.
         ids: for token ids: the tensors that the lookups were made with, in the order of `tensors`.
     """
 
@@ -31,6 +35,11 @@ class ExplainedInput:
     @property
     def is_token(self) -> bool:
         return bool(self.ids)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is whole numbers that stand for themselves, such as pixels in uint8."""
+        return not self.ids and self.tensors != (self.name,)
 
 
 def lookups(graph: Graph, facts: Facts, ids: str) -> ExplainedInput | None:
@@ -71,8 +80,11 @@ def explained_inputs(
 ) -> tuple[ExplainedInput, ...]:
     """The inputs to explain: those named, or every float and token input that the target depends on.
 
+    Whole numbers that stand for themselves are explained where they are named, or where there is nothing else: beside
+    floats or tokens they are most often masks and lengths.
+
     Raises:
-        UsageError: a named input does not exist, has neither floats nor looked-up ids, or has no way to the target.
+        UsageError: a named input does not exist, cannot be explained, or has no way to the target.
         ConversionError: no input has a way to the target.
     """
     possible = {i: _explainable(graph, facts, i) for i in graph.inputs}
@@ -81,30 +93,59 @@ def explained_inputs(
             raise UsageError(f"the model has no input {name!r}; its inputs are {', '.join(graph.inputs) or 'none'}")
         if possible[name] is None:
             raise UsageError(
-                f"input {name!r} is neither made of floats nor are its values looked up in a table of floats,"
-                " so it cannot be explained; explain another input, or start behind it"
+                f"input {name!r} is neither made of floats, nor are floats made of it, nor are its values looked up in"
+                " a table of floats, so it cannot be explained; explain another input, or start behind it"
             )
     chosen = [x for name in tuple(dict.fromkeys(names)) or graph.inputs if (x := possible[name]) is not None]
-    ways = [Paths(graph, collected(chosen), (t.tensor,)) for t in targets]
-    reached = tuple(x for x in chosen if any(way.reaches(tensor) for way in ways for tensor in x.tensors))
+    reached = _reached(graph, chosen, targets)
+    if not names:
+        reached = tuple(x for x in reached if not x.is_whole) or reached
     missing = [x.name for x in chosen if x not in reached]
     what = ", ".join(t.name for t in targets)
     if names and missing:
         raise UsageError(f"output {what} does not depend on input {missing[0]!r}, so there is nothing to explain")
     if not reached:
         raise ConversionError(
-            f"output {what} does not depend on any float input or on token ids, so there is nothing to explain"
+            f"output {what} does not depend on any float input, on token ids or on numbers that floats are made of,"
+            " so there is nothing to explain"
         )
     return reached
+
+
+def left_out(
+    graph: Graph, facts: Facts, explained: Sequence[ExplainedInput], targets: Sequence[Explained]
+) -> tuple[str, ...]:
+    """Inputs of whole numbers that the target depends on and that are not explained unless they are named."""
+    whole = [x for name in graph.inputs if (x := _explainable(graph, facts, name)) is not None and x.is_whole]
+    return tuple(x.name for x in _reached(graph, whole, targets) if x not in explained)
+
+
+def _reached(
+    graph: Graph, chosen: Sequence[ExplainedInput], targets: Sequence[Explained]
+) -> tuple[ExplainedInput, ...]:
+    ways = [Paths(graph, collected(chosen), (t.tensor,)) for t in targets]
+    return tuple(x for x in chosen if any(way.reaches(tensor) for way in ways for tensor in x.tensors))
 
 
 def _explainable(graph: Graph, facts: Facts, name: str) -> ExplainedInput | None:
     readers = graph.consumers.get(name, ())
     ids = all(node.op == "Cast" and not node.domain and not graph.is_float(node.outputs[0]) for node in readers)
     if not graph.is_float(name):
-        return lookups(graph, facts, name)
+        return lookups(graph, facts, name) or _as_numbers(graph, name)
     # Keras writes ids as floats that are made whole before they are looked up.
     return (lookups(graph, facts, name) if readers and ids else None) or ExplainedInput(name, (name,))
+
+
+def _as_numbers(graph: Graph, name: str) -> ExplainedInput | None:
+    """Whole numbers as far as floats are made of them; None where none are, or they are true and false."""
+    if graph.dtype(name) not in WHOLE_TYPES:
+        return None
+    made = tuple(
+        node.outputs[0]
+        for node in graph.consumers.get(name, ())
+        if node.op in _MAKES_FLOATS and node.inputs[0] == name and graph.is_float(node.outputs[0])
+    )
+    return ExplainedInput(name, made) if made else None
 
 
 def collected(inputs: Iterable[ExplainedInput]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ _OPEN_SIZE = 64
 
 
 def random_inputs(graph: Graph, samples: int, seed: int = 0) -> dict[str, Array]:
-    """Standard normal floats and zeros and ones for integers; open sizes of one name are equal.
+    """Standard normal floats, any whole numbers in 8 bits, zeros and ones for others; open sizes of one name are equal.
 
     Args:
         samples: size of the first axis where it is open.
@@ -37,7 +37,10 @@ def random_inputs(graph: Graph, samples: int, seed: int = 0) -> dict[str, Array]
         if info.dtype in FLOAT_TYPES:
             found[name] = rng.standard_normal(shape).astype(dtype)
         else:
-            found[name] = rng.integers(0, 2, shape).astype(dtype)
+            # Wider integers may be indices into a table of unknown length.
+            limits = np.iinfo(dtype) if dtype in (np.uint8, np.int8) else None
+            low, high = (0, 2) if limits is None else (limits.min, limits.max + 1)
+            found[name] = rng.integers(low, high, shape).astype(dtype)
     return found
 
 

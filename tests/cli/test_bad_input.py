@@ -235,7 +235,7 @@ def test_a_target_that_depends_on_no_input(refused: Refused, output: str) -> Non
     onnx.save(independent(), "m.onnx")
     message = one_line(refused(4, "convert", "m.onnx", *(["--output", output] if output else [])))
     name = output or "constant"
-    what = "any float input or on token ids"
+    what = "any float input, on token ids or on numbers that floats are made of"
     assert message == f"output {name} does not depend on {what}, so there is nothing to explain"
 
 

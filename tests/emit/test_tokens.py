@@ -155,8 +155,9 @@ def test_padding_has_exactly_no_relevance_and_changes_nothing(rules: str) -> Non
 
 
 def test_ids_that_are_not_looked_up_cannot_be_explained() -> None:
-    model = _model(f"f = Cast <to = 1> (ids) e = Unsqueeze(f, flat) {_TAIL}", w=np.ones((1, 4)))
-    with pytest.raises(UsageError, match="neither made of floats nor"):
+    flags = "k = Greater(ids, zero) f = Cast <to = 1> (k) e = Unsqueeze(f, flat)"
+    model = _model(f"{flags} {_TAIL}", w=np.ones((1, 4)))
+    with pytest.raises(UsageError, match="neither made of floats, nor"):
         onnxlrp.convert(model, inputs=["ids"])
 
 

@@ -173,7 +173,9 @@ def test_relevance_ends_at_categories(node: onnx.NodeProto) -> None:
         onnxlrp.convert(ml_model(node, width=3), rules="epsilon")
 
 
-def test_integer_columns_are_not_explained() -> None:
-    node = ml_node("LinearRegressor", "x", "y", coefficients=[1.0, 2.0, 3.0])
-    with pytest.raises(ConversionError, match="does not depend on any float input"):
-        onnxlrp.convert(ml_model(node, width=3, dtype=TensorProto.INT64), rules="epsilon")
+def test_integer_columns_are_explained_like_floats() -> None:
+    scaler = ml_node("Scaler", "x", "s", offset=[0.0] * 3, scale=[2.0] * 3)
+    dense = ml_node("LinearRegressor", "s", "y", coefficients=[1.0, 2.0, 3.0])
+    emitted = onnxlrp.convert(ml_model(scaler, dense, width=3, dtype=TensorProto.INT64), rules="epsilon")
+    found = run_onnxruntime(emitted, {"x": np.array([[4, 5, -6]])})["x_relevance"]
+    np.testing.assert_allclose(found, [[8, 20, -36]], rtol=1e-5)
