@@ -21,6 +21,7 @@ from onnxlrp.emit.concepts import mask_inputs
 from onnxlrp.emit.context import Ledger
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
 from onnxlrp.emit.ledger import ledger_table
+from onnxlrp.emit.positions import position_relevance
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.emit.seed import Seed, start
 from onnxlrp.errors import ConversionError, UsageError
@@ -31,15 +32,17 @@ from onnxlrp.planning.components import find_components
 from onnxlrp.planning.concepts import Askable, Mask, MaskLike
 from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs, left_out
 from onnxlrp.planning.model import Plan
+from onnxlrp.planning.paths import Paths
 from onnxlrp.planning.position import at_position, parse_position, position_input, with_position
 from onnxlrp.planning.program import Planner, Program, programs, unused_entries
 from onnxlrp.planning.report import count_blocks, plan_steps, totals
 from onnxlrp.planning.target import Explained, Target, TargetLike, check_index, parse_target, resolve_outputs
 from onnxlrp.read.prepare import Prepared
 from onnxlrp.tables import RuleTable, load_table
-from onnxlrp.understand.blocks import find_blocks
+from onnxlrp.understand.blocks import Block, find_blocks
 from onnxlrp.understand.declared import Declared, as_text, libraries, unused_declarations
 from onnxlrp.understand.facts import Facts
+from onnxlrp.understand.positions import Positions, find_positions
 from onnxlrp.understand.reading import Reading, read_for_relevance
 from onnxlrp.version import VERSION
 
@@ -160,7 +163,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     explained = explained_inputs(graph, facts, request.inputs, targets)
     inputs, leaves = tuple(x.name for x in explained), collected(explained)
     whole = left_out(graph, facts, explained, targets)
-    several = len(targets) > 1
+    several, position_name = len(targets) > 1, f"{inputs[0]}_position"
     names = {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in inputs}
     _refuse_names(graph, [*names.values(), *_added_inputs(targets, several), LEDGER_OUTPUT])
     for t in targets:
@@ -168,13 +171,15 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     if target.mode == "top" and several:
         raise UsageError("top:K explains one output at a time; name one with --output")
 
-    pinned = frozenset(t.tensor for t in targets) | frozenset(leaves)
+    blocks = find_blocks(graph, facts)
+    positions = _positions(table, reading, blocks, leaves, targets)
+    sinks = (*leaves, *positions.tables)
+    pinned = frozenset(t.tensor for t in targets) | frozenset(sinks)
     parts: list[_Part] = []
-    planners = [Planner(reading, table, leaves, (t.tensor,), pinned, b) for t in targets]
+    planners = [Planner(reading, table, sinks, (t.tensor,), pinned, b) for t in targets]
     planned = programs(planners)
     askable = Askable(original, planners, planned)
     hidden, asked_masks = askable.relevance_of(request.relevance_of), askable.masks(request.mask_at)
-    blocks = find_blocks(graph, facts)
     components = find_components(request.components, blocks, planned)
     further = (*hidden, *(c.name for c in components))
     names |= {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in further}
@@ -186,10 +191,15 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         first = {t.tensor: (Relevance(seed.multiplier, t.tensor, guarded=True),)}
         wanted = (*leaves, *hidden, *(c.tensor for c in components))
         walked = walk(b, facts, program, first, wanted, frozenset(planner.paths.between), ledger, masks)
+        at_positions = position_relevance(b, facts, positions, program, walked)
+        counted = {inputs[0]: (at_positions,)} if at_positions is not None else {}
         outputs = tuple(
-            _output(b, graph, x, names[x.name, t.name], walked, table.output == "gradient", request.relevance_type)
+            _output(b, graph, x, names[x.name, t.name], walked, table.output, request, counted.get(x.name, ()))
             for x in (*explained, *(ExplainedInput(tensor, (tensor,)) for tensor in hidden))
         )
+        if at_positions is not None:
+            name = names[position_name, t.name] = f"{position_name}_relevance{suffix(t, several)}"
+            outputs += (_of_positions(b, graph, explained[0], positions, at_positions, name, request),)
         for c in components:
             found = component_relevance(b, facts, c, program, walked)
             outputs += (_of_tensor(b, graph, c.tensor, names[c.name, t.name], found, table.output, request),)
@@ -218,6 +228,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             "output": table.output,
             "position": None if request.position is None else str(parse_position(request.position)),
             **_concept_settings({x: names[x, targets[0].name] for x in hidden}, asked_masks),
+            **_position_settings(position_name, names.get((position_name, targets[0].name))),
             **_component_settings(request, {c.name: names[c.name, targets[0].name] for c in components}),
         },
     )
@@ -258,14 +269,48 @@ def _of_tensor(
     return Output(name, as_output(b, [(found, tensor)], output == "gradient", dtype), shape, tensor, dtype)
 
 
-def _output(
-    b: Builder, graph: Graph, x: ExplainedInput, name: str, walked: Walked, gradient: bool, relevance_type: str
+def _positions(
+    table: RuleTable, reading: Reading, blocks: Sequence[Block], leaves: Sequence[str], targets: Sequence[Explained]
+) -> Positions:
+    """Where positions come in, as far as the table has them receive relevance."""
+    if table.positions != "sink":
+        return Positions()
+    forward = Paths(reading.graph, leaves, [t.tensor for t in targets]).forward
+    return find_positions(reading.graph, reading.facts, blocks, frozenset(forward))
+
+
+def _of_positions(
+    b: Builder, graph: Graph, x: ExplainedInput, positions: Positions, found: str, name: str, request: Request
 ) -> Output:
-    """What is returned for one explained input."""
-    dtype = RELEVANCE_TYPES[relevance_type] or graph.dtype(x.tensors[0])
+    """The relevance of positions, [batch, sequence]."""
+    dtype = RELEVANCE_TYPES[request.relevance_type] or graph.dtype(x.tensors[0])
+    if x.is_token:
+        return Output(name, b.cast_down(found, dtype), graph.shape(x.name), x.name, dtype)
+    embedded = graph.shape(positions.added[0].node.outputs[0]) if positions.added else None
+    return Output(name, b.cast_down(found, dtype), (embedded and embedded[:2]) or (None, None), None, dtype)
+
+
+def _position_settings(name: str, output: str | None) -> dict[str, Any]:
+    """What plans and metadata say of positions: the output with their relevance."""
+    return {} if output is None else {"position_outputs": {name: output}}
+
+
+def _output(
+    b: Builder,
+    graph: Graph,
+    x: ExplainedInput,
+    name: str,
+    walked: Walked,
+    output: str,
+    request: Request,
+    more: Sequence[str] = (),
+) -> Output:
+    """What is returned for one explained input; `more` counts to its tokens."""
+    gradient = output == "gradient"
+    dtype = RELEVANCE_TYPES[request.relevance_type] or graph.dtype(x.tensors[0])
     if x.is_token:
         shares = [(walked.relevance.get(tensor), tensor, ids) for tensor, ids in zip(x.tensors, x.ids, strict=True)]
-        tensor = as_token_output(b, shares, x.name, gradient, dtype)
+        tensor = as_token_output(b, shares, x.name, gradient, dtype, more)
     else:
         tensor = as_output(b, [(walked.relevance.get(tensor), tensor) for tensor in x.tensors], gradient, dtype)
     return Output(name, tensor, graph.shape(x.name), x.name, dtype)

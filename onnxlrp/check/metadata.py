@@ -89,8 +89,9 @@ def relevance_outputs(value: Metadata) -> frozenset[str]:
 
 
 def further_outputs(value: Metadata) -> dict[str, str]:
-    """The relevance output of each hidden tensor and each component that was asked for, by its name."""
-    return {**value.settings.get("relevance_of", {}), **value.settings.get("component_outputs", {})}
+    """The relevance output of each hidden tensor and component that was asked for, and of positions, by its name."""
+    kinds = ("relevance_of", "component_outputs", "position_outputs")
+    return {name: output for kind in kinds for name, output in value.settings.get(kind, {}).items()}
 
 
 def is_added(value: Metadata, name: str) -> bool:

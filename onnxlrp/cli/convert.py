@@ -58,6 +58,7 @@ def convert(model: str, out: str | None, request: dict[str, Any], as_json: bool)
 def relevance_outputs(plan: Plan) -> list[str]:
     """The relevance output of each explained input, one line each; with several explained outputs, of each of them."""
     further = (*plan.settings.get("relevance_of", ()), *plan.settings.get("component_outputs", ()))
+    further += tuple(plan.settings.get("position_outputs", ()))
     names = (*plan.explained_inputs, *further)
     return [f"{name} -> {name}_relevance{suffix}" for suffix, _ in _outputs(plan) for name in names]
 

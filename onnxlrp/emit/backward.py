@@ -137,12 +137,18 @@ def _value(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -> s
 
 
 def as_token_output(
-    b: Builder, shares: Sequence[tuple[Relevance | None, str, str]], ids: str, gradient: bool, dtype: int
+    b: Builder,
+    shares: Sequence[tuple[Relevance | None, str, str]],
+    ids: str,
+    gradient: bool,
+    dtype: int,
+    more: Sequence[str] = (),
 ) -> str:
     """What is returned for token ids, in their shape: relevance summed over the width of the embeddings.
 
     Args:
         shares: (relevance, embedding, ids that it was looked up by) for each lookup.
+        more: what else counts to each token, in the shape of the ids.
     """
     with b.scope("output"):
         sums = []
@@ -150,7 +156,7 @@ def as_token_output(
             width = _axes_behind(b, embedding, looked_up)
             total = b.op("ReduceSum", _value(b, relevance, embedding, gradient), b.integers(width), keepdims=0)
             sums.append(total if looked_up == ids else b.reshape_like(total, ids))
-        return b.cast_down(b.sum(sums), dtype)
+        return b.cast_down(b.sum([*sums, *more]), dtype)
 
 
 def _axes_behind(b: Builder, embedding: str, ids: str) -> range:

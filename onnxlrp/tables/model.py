@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Position = Literal["first", "last"]
 Output = Literal["relevance", "gradient"]
+Sinks = Literal["absorb", "sink"]
 Treat = Literal["pass", "stop", "function"]
 
 
@@ -56,10 +57,12 @@ class RuleTable:
     """A rule table: entries of which the first that matches a step decides its rule.
 
     `output` is what the relevance outputs hold: "relevance" (input times multiplier) or "gradient" (the
-    multiplier itself, for methods that yield a modified gradient). `merge_through_relu` reads a Relu behind a
-    BatchNormalization as a threshold in front of it, so that the layer behind takes the BatchNormalization. `source` is
-    "preset" or the path of the file; `text` is the TOML that the table was read from. `files` holds the bytes of the
-    files that its declarations name.
+    multiplier itself, for methods that yield a modified gradient). `positions` says what becomes of the relevance that
+    position embeddings receive: "absorb" (a bias, as anywhere) or "sink" (it is returned by position as well, and
+    counted to the tokens; the tables of rotary embeddings are factors like any other). `merge_through_relu` reads a
+    Relu behind a BatchNormalization as a threshold in front of it, so that the layer behind takes the
+    BatchNormalization. `source` is "preset" or the path of the file; `text` is the TOML that the table was read from.
+    `files` holds the bytes of the files that its declarations name.
     """
 
     name: str
@@ -67,6 +70,7 @@ class RuleTable:
     entries: tuple[Entry, ...]
     source: str
     output: Output = "relevance"
+    positions: Sinks = "absorb"
     merge_batch_normalization: bool = True
     merge_through_relu: bool = False
     text: str = ""

@@ -18,11 +18,12 @@ from onnxlrp.rules.spec import ALIASES, KINDS, RULES, RuleSpec
 from onnxlrp.tables.declare import declarations, read_files
 from onnxlrp.tables.library import preset_names, preset_text
 from onnxlrp.tables.lines import Block, blocks, syntax_error_line
-from onnxlrp.tables.model import Entry, Output, Position, RuleTable
+from onnxlrp.tables.model import Entry, Output, Position, RuleTable, Sinks
 from onnxlrp.tables.names import did_you_mean, operators, possible_kinds
 from onnxlrp.tables.values import Section, parameters, unknown_parameter
 
-_TOP_KEYS = ("name", "description", "output", "merge_batch_normalization", "merge_through_relu", "rule", "operator")
+_MERGES = ("merge_batch_normalization", "merge_through_relu")
+_TOP_KEYS = ("name", "description", "output", "positions", *_MERGES, "rule", "operator")
 _CONDITIONS = ("op", "kind", "name", "region", "position", "from", "to")
 
 
@@ -68,6 +69,7 @@ def parse_table(text: str, *, name: str, source: str, files: Mapping[str, bytes]
         entries=tuple(_entry(section, names) for section in rules),
         source=source,
         output=cast(Output, top.choice("output", ("relevance", "gradient"), "relevance")),
+        positions=cast(Sinks, top.choice("positions", ("absorb", "sink"), "absorb")),
         merge_batch_normalization=top.flag("merge_batch_normalization", True),
         merge_through_relu=top.flag("merge_through_relu", False),
         text=text,

@@ -16,7 +16,8 @@ from onnxlrp.operators.registry import find
 from onnxlrp.understand.facts import Facts
 
 ATTENTION, FEED_FORWARD, GATED = "attention", "feed-forward", "gated feed-forward"
-_LAYER_NORM, _RMS_NORM, _ROTARY = "LayerNorm", "RMSNorm", "rotary embedding"
+ROTARY = "rotary embedding"
+_LAYER_NORM, _RMS_NORM = "LayerNorm", "RMSNorm"
 
 #: Operators that are a part by themselves, or were before they were taken apart.
 _OPERATORS: Mapping[str, str] = {
@@ -26,7 +27,7 @@ _OPERATORS: Mapping[str, str] = {
     ),
     **dict.fromkeys(("Gelu", "FastGelu", "BiasGelu", "QuickGelu"), "GELU"),
     "Swish": "SiLU",
-    "RotaryEmbedding": _ROTARY,
+    "RotaryEmbedding": ROTARY,
 }
 #: What stands between the products of queries and keys, the softmax, and the product with the values.
 _SHAPES = ("Cast", "CastLike", "Identity", "Dropout", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice")
@@ -323,7 +324,7 @@ def _rotary(at: _At) -> Iterator[Block]:
                 continue
             turning = next((found for i in turned.inputs if (found := _turned(at, i, straight.inputs))), None)
             if turning:
-                yield _block(_ROTARY, [*turning, straight, turned, node])
+                yield _block(ROTARY, [*turning, straight, turned, node])
                 break
 
 

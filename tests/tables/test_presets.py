@@ -32,6 +32,7 @@ EXPECTED = {
         **dict.fromkeys(["average", "sum", "input", "conv", "dense"], "epsilon"),
         "product": "half",
     },
+    "pe-aware": {**ZERO, "product": "half"},
     "cp-lrp": {**ZERO, "attention": "signal"},
     "dpa": {**ZERO, "product": "dpa", "attention": "dpa"},
     "attnlrp-gamma": {**ZERO, "input": "gamma", "conv": "gamma", "dense": "gamma", "product": "half"},
