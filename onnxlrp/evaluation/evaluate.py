@@ -107,8 +107,15 @@ def evaluate(
     found = curves(outcome.records, chosen, names)
     if outcome.reused:
         notes.append(f"{outcome.reused} of {len(outcome.records)} results were known from {options.results}")
+    notes += _incomplete(lines, outcome.samples)
     name = Path(model).name if isinstance(model, str | Path) else "model"
     return Evaluation(name, str(data), lines, found, outcome, plan, notes)
+
+
+def _incomplete(lines: Sequence[Line], samples: int) -> list[str]:
+    """Metrics that could not be had on every sample."""
+    counts = {line.metric: max(cell.count for cell in line.cells) for line in lines}
+    return [f"{name} could be had on {n} of the {samples} samples" for name, n in counts.items() if n < samples]
 
 
 def make_plan(model: ModelLike, path: str | Path, options: Options) -> tuple[Plan, list[str]]:
@@ -141,12 +148,11 @@ def _try_out(engine: Engine, data: Data, setting: Setting) -> None:
 
 
 def _metrics(options: Options, data: Data, engine: Engine) -> tuple[list[Chosen], list[str]]:
-    first = data.sample(0)
     known = metrics()
     asked = options.metrics or [name for name in USUAL if name in known]
     chosen, notes = [], []
     for one in chosen_metrics(asked, options.settings):
-        why = lacks(data, first, engine, one.metric)
+        why = lacks(data, engine, one.metric)
         if why is None:
             chosen.append(one)
         elif options.metrics:

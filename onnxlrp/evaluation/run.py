@@ -88,12 +88,12 @@ def chosen_metrics(names: Sequence[str], settings: Mapping[str, Mapping[str, Any
     return found
 
 
-def lacks(data: Data, first: Sample, engine: Engine, metric: Metric) -> str | None:
+def lacks(data: Data, engine: Engine, metric: Metric) -> str | None:
     """Why a metric cannot be had on this data; None where it can."""
     layout = data.layout
     missing = {
-        "marked": (first.marked is None, "needs what a person has marked (boxes or masks)"),
-        "labels": (first.label < 0, "needs the true classes"),
+        "marked": (not data.has_marks, "needs what a person has marked (boxes or masks)"),
+        "labels": (not data.has_labels, "needs the true classes"),
         "gradients": (layout.is_token, "needs gradients, which token ids do not have"),
         "continuous": (layout.is_token, "needs numbers that can be changed a little, not token ids"),
         "image": (not layout.is_picture, "needs pictures"),
@@ -178,7 +178,7 @@ class _Runner:
             assert record is not None
             # The name is that of this run: a table may have been renamed since.
             self.records.append(replace(record, method=step.method.name))
-        self.reused += len(step.keys) - len(todo)
+        self.reused += sum(self._store.is_earlier(key) for p, key in step.keys.items() if p not in todo)
 
     def _case(self, step: _Step, places: tuple[int, ...]) -> Case:
         plan = self._plan

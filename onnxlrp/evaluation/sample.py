@@ -66,6 +66,14 @@ class Data(Protocol):
     def class_names(self) -> tuple[str, ...] | None:
         """The classes by index."""
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the true class of any sample is known."""
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether anything is marked in any sample."""
+
     def __len__(self) -> int: ...
 
     def sample(self, place: int) -> Sample:
@@ -100,6 +108,14 @@ class Subset:
     @property
     def class_names(self) -> tuple[str, ...] | None:
         return self.whole.class_names
+
+    @property
+    def has_labels(self) -> bool:
+        return self.whole.has_labels
+
+    @property
+    def has_marks(self) -> bool:
+        return self.whole.has_marks
 
     def __len__(self) -> int:
         return len(self.places)

@@ -53,16 +53,22 @@ class Store:
         self._records: dict[str, Record] = {}
         self._file: IO[str] | None = None
         self._whole = True
+        self._earlier: frozenset[str] = frozenset()
         if path is not None and fresh:
             path.unlink(missing_ok=True)
         if path is not None and path.exists():
             self._read(path)
+        self._earlier = frozenset(self._records)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def get(self, key: str) -> Record | None:
         return self._records.get(key)
+
+    def is_earlier(self, key: str) -> bool:
+        """Whether a record comes from an earlier run."""
+        return key in self._earlier
 
     def add(self, record: Record) -> None:
         """Keeps a record, on disk at once."""

@@ -36,6 +36,14 @@ class Arrays:
     class_names: tuple[str, ...] | None = None
     shared: Mapping[str, Array] = field(default_factory=dict)
 
+    @property
+    def has_labels(self) -> bool:
+        return self.labels is not None and bool((self.labels >= 0).any())
+
+    @property
+    def has_marks(self) -> bool:
+        return self.marked is not None
+
     def __len__(self) -> int:
         return len(self.inputs[self.input_name])
 

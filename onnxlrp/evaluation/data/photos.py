@@ -51,6 +51,14 @@ class Photos:
     def layout(self) -> Layout:
         return layout_of(self.recipe.image_input)
 
+    @property
+    def has_labels(self) -> bool:
+        return any(item.label >= 0 for item in self.items)
+
+    @property
+    def has_marks(self) -> bool:
+        return any(item.annotation is not None for item in self.items)
+
     def __len__(self) -> int:
         return len(self.items)
 

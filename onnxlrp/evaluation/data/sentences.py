@@ -55,6 +55,14 @@ class Sentences:
         mask = next((token for token in known if token is not None), self.tokenizer.pad_id)
         return Layout(is_token=True, mask_token=mask)
 
+    @property
+    def has_labels(self) -> bool:
+        return any(line.label >= 0 for line in self.lines)
+
+    @property
+    def has_marks(self) -> bool:
+        return any(line.marked for line in self.lines)
+
     def __len__(self) -> int:
         return len(self.lines)
 
