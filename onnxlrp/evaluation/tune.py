@@ -213,7 +213,7 @@ class _Search:
 
     def run(self, first: Sequence[str]) -> None:
         """Halving rounds, the first of them with the given tables, until the time is over."""
-        self._halve([Trial(load_table(name).name, load_table(name)) for name in first])
+        self._halve([Trial(load_table(name).name, load_table(name)) for name in first[: self._search.trials]])
         while not self.over and not self._enough():
             room = _ROUND if self._search.trials is None else min(_ROUND, self._search.trials - len(self.trials))
             self._halve([self._new(len(self.trials) + k + 1) for k in range(room)])
