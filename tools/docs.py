@@ -151,6 +151,8 @@ def metrics_page(table: Mapping[str, Metric]) -> str:
         "higher or a lower one. A *unit* is what is taken away at once: all channels of a pixel, a patch, a token. Its "
         "relevance is the sum of the map over it. What is taken away becomes the *baseline*: an empty picture or a "
         "padding token, say. A sample that a metric cannot judge has no number (NaN) and is left out of means.",
+        "Sections say where quantus, a Python package of such metrics, differs. In general, its baseline is the "
+        "smallest value of each sample, and most of its metrics first divide maps by the largest value of the batch.",
         _table(("metric", "question", "parts", "needs", "source"), rows),
         *(_metric_section(metric) for metric in table.values()),
     ]

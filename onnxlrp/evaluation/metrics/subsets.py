@@ -54,8 +54,7 @@ def infidelity(case: Case, settings: Settings) -> Parts:
 
     Random subsets of the units become the baseline. `scaled` is the least that any factor on the map would
     give, divided by the mean square of the loss: 0 to 1, for maps that have no scale. quantus' Infidelity removes
-    squares one after another and keeps them away; it takes softmax probabilities (`probability`) and maps that are
-    gradients (`multiply`).
+    squares one after another and keeps them away, and takes maps to be gradients (`multiply`).
 
     Args:
         settings: `runs`: subsets per sample; `share` of the units in each, 0 for a random number; `multiply` 1
@@ -77,7 +76,7 @@ def faithfulness_correlation(case: Case, settings: Settings) -> Parts:
     """Pearson's correlation of what the map says that the score loses and what it loses (Bhatt et al. 2020).
 
     Random subsets of the units become the baseline. quantus' FaithfulnessCorrelation is the same for single
-    elements as units and softmax probabilities (`probability`).
+    elements as units.
 
     Args:
         settings: `runs`, `share`, `multiply` and `probability` as for `infidelity`.
