@@ -9,6 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
+from onnxlrp.emit.samples import Samples
 from onnxlrp.understand.facts import Facts
 
 ABSORBED = ("bias", "stabiliser", "other")
@@ -35,9 +36,13 @@ class Context:
     facts: Facts
     ledger: Ledger
     step: int
+    samples: Samples = Samples("", None)
 
     def book(self, account: str, amount: Callable[[], str]) -> None:
-        """Books what this step absorbs: account "bias", "stabiliser" or "other"."""
+        """Books what this step absorbs: account "bias", "stabiliser" or "other".
+
+        Where relevance is normalised account "deviation" takes how far the sums are from what they should be.
+        """
         self.ledger.book(self.step, account, amount)
 
 

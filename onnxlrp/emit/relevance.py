@@ -19,12 +19,15 @@ from onnxlrp.understand.facts import Facts
 class Relevance:
     """R = base * value, or R = value where `base` is None. Both are tensors of the relevant tensor's shape.
 
-    `guarded`: the base may be infinite (a masked score), and nothing is relevant there.
+    `guarded`: the base may be infinite (a masked score), and nothing is relevant there. `nonnegative`: R is known to be
+    nowhere negative. `normalised`: its absolute sum is 1 in each sample.
     """
 
     value: str
     base: str | None = None
     guarded: bool = False
+    nonnegative: bool = False
+    normalised: bool = False
 
     def as_map(self, b: Builder) -> str:
         """The tensor R."""
@@ -59,7 +62,7 @@ def total(b: Builder, contributions: Sequence[Relevance]) -> Relevance:
     """The sum of what several consumers say of one tensor; multipliers of one base are added as they are."""
     if len(contributions) == 1:
         return contributions[0]
-    bases = {c.base for c in contributions}
+    bases, nonnegative = {c.base for c in contributions}, all(c.nonnegative for c in contributions)
     if len(bases) == 1:
-        return Relevance(b.sum([c.value for c in contributions]), contributions[0].base)
-    return Relevance(b.sum([c.as_map(b) for c in contributions]))
+        return Relevance(b.sum([c.value for c in contributions]), contributions[0].base, nonnegative=nonnegative)
+    return Relevance(b.sum([c.as_map(b) for c in contributions]), nonnegative=nonnegative)

@@ -120,7 +120,11 @@ def prelu(at: Situation) -> Elementwise | Refusal:
     if refusal:
         return refusal
     x, slope = at.node.inputs
-    return Elementwise(x, at.y, lambda b, g: b.where(b.is_positive(x), g, b.mul(g, slope)))
+
+    def slope_at(b: Builder, g: str, other: str) -> str:
+        return b.where(b.is_positive(other), g, b.mul(g, slope))
+
+    return Elementwise(x, at.y, lambda b, g: slope_at(b, g, x), slope_at=slope_at)
 
 
 @lowers("PRelu")
@@ -154,17 +158,17 @@ def clip(at: Situation) -> Elementwise | Refusal:
     x, y = at.node.inputs[0], at.y
     low, high = at.node.input(1), at.node.input(2)
 
-    def gradient(b: Builder, g: str) -> str:
-        # The result tells as well as x on which side of a bound x was, and leaves the runtime free to fuse the Clip.
+    def slope_at(b: Builder, g: str, value: str) -> str:
         for bound, inside, comparison in ((low, b.above, "Greater"), (high, b.below, "Less")):
             known = at.facts.scalar(bound) if bound else None
             if known is not None:
-                g = b.mul(g, inside(y, known))
+                g = b.mul(g, inside(value, known))
             elif bound:
-                g = b.mask(b.op(comparison, y, bound), g)
+                g = b.mask(b.op(comparison, value, bound), g)
         return g
 
-    return Elementwise(x, y, gradient)
+    # The result tells as well as x on which side of a bound x was, and leaves the runtime free to fuse the Clip.
+    return Elementwise(x, y, lambda b, g: slope_at(b, g, y), slope_at=slope_at)
 
 
 @lowers("Clip")

@@ -138,6 +138,19 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """y = f(x) one element at a time, once the statistics of x (mean, deviation, sum of exponentials) are held constant.
+
+    Attributes:
+        slope: dy/dx in a shape that broadcasts to y; with `magnitudes` that of the operator fed |x|, its scale made |w|.
+        unshifted: y without what is added at the end; None where nothing is.
+    """
+
+    slope: Callable[[Builder, bool], str]
+    unshifted: Expression | None = None
+
+
+@dataclass(frozen=True)
 class Linear:
     """y = sum over terms of W_k x_k + bias.
 
@@ -146,6 +159,8 @@ class Linear:
         bias_size: length of the bias that the map can take as its own (Conv, Gemm); None where a bias is added to y.
         vjp: the derivative where it is not the adjoint (normalisations, whose statistics depend on x).
         steering: inputs that only the coefficients depend on (sampling points): the derivative alone reaches them.
+        frozen: the step as a function of one element, where it is a normalisation.
+        centre: what is taken from x before anything else, where y = W (x - centre) + shift is how the model says it.
     """
 
     kind: str
@@ -155,6 +170,8 @@ class Linear:
     bias_size: int | None = None
     vjp: Callable[[Builder, str], Mapping[str, str]] | None = None
     steering: tuple[str, ...] = ()
+    frozen: Frozen | None = None
+    centre: Expression | None = None
     per_sample: bool = False
     """Axis 0 of x and y is the batch, and an x of batch 1 gives a y of batch 1 (convolutions)."""
     note: str = ""
@@ -177,7 +194,8 @@ class Linear:
 class Selection:
     """Each output element is one element of one data input (or a constant that receives nothing).
 
-    `adjoint` takes relevance or multipliers by output name and returns them by data input.
+    `adjoint` takes relevance or multipliers by output name and returns them by data input; `among_magnitudes` does the
+    same for the selection that is made among absolute values, where the operator can say which that is.
     """
 
     kind: str
@@ -185,6 +203,7 @@ class Selection:
     outputs: tuple[str, ...]
     adjoint: Callable[[Builder, Mapping[str, str]], Mapping[str, str]]
     note: str = ""
+    among_magnitudes: Callable[[Builder, Mapping[str, str]], Mapping[str, str]] | None = None
     absorbs: bool = False
     """Some output elements are constants, and keep what relevance they get."""
 
@@ -216,6 +235,7 @@ class Elementwise:
     Attributes:
         controls: other inputs that carry relevance but only shape the function, by name: what multiplies a tensor by
             df/dcontrol, in the shape of that input. Relevance goes to x alone; the derivative reaches them as well.
+        slope_at: (builder, g, other) -> g * f'(other), at any other tensor of x's shape; None where that is not known.
     """
 
     x: str
@@ -224,6 +244,7 @@ class Elementwise:
     kind: str = "activation"
     note: str = ""
     controls: Mapping[str, Callable[[Builder, str], str]] = field(default_factory=dict)
+    slope_at: Callable[[Builder, str, str], str] | None = None
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -245,6 +266,9 @@ class Product:
         quotient: the factor that is not the signal never receives anything: a divisor, sampling points.
         other: what messages call the factor that is not the signal.
         roles: what a and b are in attention ("query", "key", "weights", "value") or a gated layer ("gate", "up").
+        beside: (builder, g, factor, other) -> g * dy/dfactor with `other` in place of the other factor; None for
+            quotients.
+        written_out: the function of one element that y is of the signal, where y is signal * (function of the signal).
     """
 
     a: str
@@ -256,6 +280,8 @@ class Product:
     quotient: bool = False
     other: str = "gate"
     roles: tuple[str, str] = ("", "")
+    beside: Callable[[Builder, str, str, str], str] | None = None
+    written_out: Elementwise | None = None
     kind: str = "product"
     note: str = ""
 

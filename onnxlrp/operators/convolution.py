@@ -299,10 +299,13 @@ def _by_weight(
     inputs = shape[1]
     if at.is_active(0):
 
-        def partial(b: Builder, g: str, factor: str) -> str:
-            return adjoint(b, g, w) if factor == x else correlate(b, g, x, inputs)
+        def beside(b: Builder, g: str, factor: str, other: str) -> str:
+            return adjoint(b, g, other) if factor == x else correlate(b, g, other, inputs)
 
-        return Product(x, w, at.y, partial, signal=None, note="input and weight carry relevance")
+        def partial(b: Builder, g: str, factor: str) -> str:
+            return beside(b, g, factor, w if factor == x else x)
+
+        return Product(x, w, at.y, partial, signal=None, beside=beside, note="input and weight carry relevance")
     weighted = Weighted(
         weight=lambda b: x,
         forward=lambda b, value, v, bias: b.add(run(b, v, value), bias) if bias else run(b, v, value),

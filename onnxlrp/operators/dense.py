@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from onnxlrp.emit.builder import Builder
 from onnxlrp.graph.view import Graph
 from onnxlrp.operators.behaviour import Linear, Product, Refusal, Term, Weighted
@@ -19,6 +21,21 @@ def _size(graph: Graph, tensor: str, axis: int) -> int | None:
     return size if isinstance(size, int) else None
 
 
+def _product(at: Situation, a: str, w: str, beside: Callable[[Builder, str, str, str], str]) -> Product:
+    """Two matrices that both carry relevance; `beside` as in `Product`."""
+    signal = signal_of(at, a, w)
+    return Product(
+        a,
+        w,
+        at.y,
+        lambda b, g, factor: beside(b, g, factor, w if factor == a else a),
+        signal,
+        roles=attention_roles(a, w, signal),
+        beside=beside,
+        note="two data operands",
+    )
+
+
 @register("Gemm", "linear", _TREATMENT, "adjoint", data=(0, 1, 2))
 def gemm(at: Situation) -> Linear | Product:
     """With a constant bias, and without one where both factors carry relevance; the others are taken apart."""
@@ -28,14 +45,13 @@ def gemm(at: Situation) -> Linear | Product:
     ta, tb = int(node.attribute("transA", 0)), int(node.attribute("transB", 0))
     if at.is_active(0) and at.is_active(1):
 
-        def partial(b: Builder, g: str, factor: str) -> str:
+        def beside(b: Builder, g: str, factor: str, other: str) -> str:
             g = b.scale(g, alpha)
             if factor == a:
-                return b.op("Gemm", w, g, transA=tb, transB=1) if ta else b.op("Gemm", g, w, transB=1 - tb)
-            return b.op("Gemm", g, a, transA=1, transB=ta) if tb else b.op("Gemm", a, g, transA=1 - ta)
+                return b.op("Gemm", other, g, transA=tb, transB=1) if ta else b.op("Gemm", g, other, transB=1 - tb)
+            return b.op("Gemm", g, other, transA=1, transB=ta) if tb else b.op("Gemm", other, g, transA=1 - ta)
 
-        signal = signal_of(at, a, w)
-        return Product(a, w, at.y, partial, signal, roles=attention_roles(a, w, signal), note="two data operands")
+        return _product(at, a, w, beside)
     if at.is_active(0):
         weighted = Weighted(
             weight=lambda b: b.scale(w, alpha),
@@ -114,12 +130,10 @@ def matmul(at: Situation) -> Linear | Product | Refusal:
         return Refusal("the rank of an operand is not known", "run shape inference on the model first")
     if at.is_active(0) and at.is_active(1):
 
-        def partial(b: Builder, g: str, factor: str) -> str:
-            other = w if factor == a else a
-            return _matmul_adjoint(b, g, other, other, factor, factor == a)
+        def beside(b: Builder, g: str, factor: str, value: str) -> str:
+            return _matmul_adjoint(b, g, value, w if factor == a else a, factor, factor == a)
 
-        signal = signal_of(at, a, w)
-        return Product(a, w, at.y, partial, signal, roles=attention_roles(a, w, signal), note="two data operands")
+        return _product(at, a, w, beside)
     left = at.is_active(0)
     x, other = (a, w) if left else (w, a)
     plain = ra == 2 and rw == 2

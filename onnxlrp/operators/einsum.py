@@ -167,11 +167,13 @@ def einsum(at: Situation) -> Linear | Product | Refusal:
     first, second = operands
     if at.is_active(0) and at.is_active(1):
 
-        def partial(b: Builder, g: str, factor: str) -> str:
-            own, other = (first, second) if factor == first.x else (second, first)
-            return own.adjoint(b, g, other.x)
+        def beside(b: Builder, g: str, factor: str, other: str) -> str:
+            return (first if factor == first.x else second).adjoint(b, g, other)
 
-        return Product(first.x, second.x, y, partial, signal=None, note="two data operands")
+        def partial(b: Builder, g: str, factor: str) -> str:
+            return beside(b, g, factor, (second if factor == first.x else first).x)
+
+        return Product(first.x, second.x, y, partial, signal=None, beside=beside, note="two data operands")
     own, other = (first, second) if at.is_active(0) else (second, first)
 
     def weighted_forward(b: Builder, value: str, weight: str, bias: str | None) -> str:

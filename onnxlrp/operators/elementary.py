@@ -63,26 +63,26 @@ elementwise("Atanh", "1/(1 - x^2)", lambda b, x, y, at: inverse(b, one_minus(b, 
     data=(0, 1),
 )
 def pow_(at: Situation) -> Elementwise:
-    x, n = at.node.inputs
-    y = at.y
+    base, n = at.node.inputs
+    x, y = base, at.y
 
     def exponent(b: Builder) -> str:
         return n if b.dtype(n) == b.dtype(x) else b.op("Cast", n, to=b.dtype(x))
 
-    def by_base(b: Builder, g: str) -> str:
+    def by_base(b: Builder, g: str, x: str = x) -> str:
         number = at.facts.scalar(n)
         if number == 2.0:
-            return b.sum_to(b.mul(g, b.scale(x, 2.0)), y, x)
+            return b.sum_to(b.mul(g, b.scale(x, 2.0)), y, base)
         power = exponent(b)
         one = b.scalar(1.0, x)
         less = b.sub(power, one)
         if number is not None and number >= 1.0:
-            return b.sum_to(b.mul(g, b.mul(power, b.op("Pow", x, less))), y, x)
+            return b.sum_to(b.mul(g, b.mul(power, b.op("Pow", x, less))), y, base)
         # At zero the slope is n where n is 1; below that it is infinite, and n = 0 leaves none.
         zero = b.op("Equal", x, b.scalar(0.0, x))
         infinite = b.op("And", zero, b.op("Less", less, b.scalar(0.0, x)))
         slope = b.mul(power, b.op("Pow", b.where(infinite, one, x), less))
-        return b.sum_to(b.mul(g, b.where(infinite, b.scalar(0.0, x), b.bounded(slope))), y, x)
+        return b.sum_to(b.mul(g, b.where(infinite, b.scalar(0.0, x), b.bounded(slope))), y, base)
 
     def by_exponent(b: Builder, g: str) -> str:
         above = b.is_positive(x)
@@ -92,7 +92,7 @@ def pow_(at: Situation) -> Elementwise:
 
     if not at.is_active(0):
         return Elementwise(n, y, by_exponent, note="a function of its exponent")
-    return Elementwise(x, y, by_base, controls={n: by_exponent} if at.is_active(1) else {})
+    return Elementwise(x, y, by_base, controls={n: by_exponent} if at.is_active(1) else {}, slope_at=by_base)
 
 
 @register("Mod", "activation", "passes relevance through to the dividend", "1 and -(a - y)/b", data=(0, 1))

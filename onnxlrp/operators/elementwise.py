@@ -12,6 +12,8 @@ from onnxlrp.operators.registry import Situation, register
 Derivative = Callable[[Builder, str, str, Situation], str]
 
 PASSES = "passes relevance through (rule of the table)"
+#: f' of every operator that is registered here with one.
+DERIVATIVES: dict[str, Derivative] = {}
 #: Below this a divisor counts as zero: its inverse would not fit into float32.
 _SMALLEST = 1e-37
 
@@ -19,10 +21,16 @@ _SMALLEST = 1e-37
 def elementwise(op: str, formula: str, derivative: Derivative) -> None:
     """Registers y = f(x) with its derivative."""
 
+    DERIVATIVES[op] = derivative
+
     @register(op, "activation", PASSES, formula)
     def describe(at: Situation) -> Elementwise:
         x, y = at.node.inputs[0], at.y
-        return Elementwise(x, y, lambda b, g: b.mul(g, derivative(b, x, y, at)))
+
+        def slope_at(b: Builder, g: str, other: str) -> str:
+            return b.mul(g, derivative(b, other, run_again(b, at, other), at))
+
+        return Elementwise(x, y, lambda b, g: b.mul(g, derivative(b, x, y, at)), slope_at=slope_at)
 
 
 def masked(op: str, formula: str, keep: Derivative) -> None:
@@ -31,7 +39,17 @@ def masked(op: str, formula: str, keep: Derivative) -> None:
     @register(op, "activation", PASSES, formula)
     def describe(at: Situation) -> Elementwise:
         x, y = at.node.inputs[0], at.y
-        return Elementwise(x, y, lambda b, g: b.mask(keep(b, x, y, at), g))
+        return Elementwise(
+            x,
+            y,
+            lambda b, g: b.mask(keep(b, x, y, at), g),
+            slope_at=lambda b, g, other: b.mask(keep(b, other, run_again(b, at, other), at), g),
+        )
+
+
+def run_again(b: Builder, at: Situation, x: str) -> str:
+    """f at another tensor of x's shape; left out of the model where no derivative asks for it."""
+    return b.op(at.node.op, x, *at.node.inputs[1:], **at.node.attributes)
 
 
 def one_minus(b: Builder, x: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnxlrp.emit.builder import Builder
-from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Term, Weighted
+from onnxlrp.operators.behaviour import Fixed, Frozen, Linear, Map, Refusal, Term, Weighted
 from onnxlrp.operators.elementwise import inverse
 from onnxlrp.operators.registry import Situation, register
 
@@ -60,6 +60,7 @@ def batch_normalization(at: Situation) -> Linear | Refusal:
         (Term(x, weighted),),
         y,
         bias=lambda b: channel_shape(b, batch_norm_factors(b, node.inputs, epsilon)[1], rank),
+        centre=lambda b: channel_shape(b, node.inputs[3], rank),
     )
 
 
@@ -88,9 +89,18 @@ class Normalised:
     def _less_mean(self, b: Builder, t: str) -> str:
         return b.sub(t, self._mean(b, t)) if self.centred else t
 
-    def _inverse_sd(self, b: Builder) -> tuple[str, str]:
+    def slope(self, b: Builder, magnitudes: bool) -> str:
+        """dy/dx with mean and sd held constant; with `magnitudes` of |x|, and of the absolute scale."""
+        inverse, _ = self._inverse_sd(b, b.op("Abs", self.x) if magnitudes else self.x)
+        if self.scale is None:
+            return inverse
+        scale = b.op("Abs", self.scale(b)) if magnitudes else self.scale(b)
+        whole = b.expand_like(scale, self.x)
+        return self.back(b, b.mul(self.view(b, whole), inverse))
+
+    def _inverse_sd(self, b: Builder, x: str = "") -> tuple[str, str]:
         """(1/sd, centred x), both in the view."""
-        centred = self._less_mean(b, self.view(b, self.x))
+        centred = self._less_mean(b, self.view(b, x or self.x))
         variance = self._mean(b, b.square(centred))
         sd = b.op("Sqrt", b.add(variance, b.scalar(self.epsilon, variance)) if self.epsilon else variance)
         return b.op("Reciprocal", b.add(sd, b.scalar(self.margin, sd)) if self.margin else sd), centred
@@ -126,6 +136,7 @@ def _linear(norm: Normalised, y: str, bias: Callable[[Builder], str] | None) -> 
         y,
         bias=bias,
         vjp=lambda b, g: {norm.x: norm.derivative(b, g)},
+        frozen=Frozen(norm.slope, (lambda b: b.sub(y, bias(b))) if bias is not None else None),
         note="statistics held constant",
     )
 

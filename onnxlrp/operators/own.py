@@ -46,7 +46,7 @@ def own_function(at: Situation, signal: str, factor: str) -> str | None:
 
 def own_factor(graph: Graph, facts: Facts, signal: str, factor: str) -> OwnFactor | None:
     """How `factor` is computed from `signal` and constants alone; None where it is not."""
-    roots = _roots(graph, facts, signal)
+    roots = roots_of(graph, facts, signal)
     pending, seen, nodes = [factor], set[str](), list[Node]()
     reduced = inverse = touched = False
     while pending:
@@ -74,16 +74,16 @@ def own_factor(graph: Graph, facts: Facts, signal: str, factor: str) -> OwnFacto
     return OwnFactor(tuple(nodes), reduced, inverse) if touched and signal != factor else None
 
 
-def _roots(graph: Graph, facts: Facts, signal: str) -> frozenset[str]:
-    """The signal and what it is a constant multiple or a cast of."""
+def roots_of(graph: Graph, facts: Facts, signal: str) -> tuple[str, ...]:
+    """The signal and what it is a constant multiple or a cast of, the nearest first."""
     found = [signal]
     while True:
         node = graph.producer.get(found[-1])
         if node is None or node.domain or node.op not in ("Mul", "Div", "Cast", "Identity"):
-            return frozenset(found)
+            return tuple(found)
         data = [i for i in node.inputs if i and not facts.is_constant(i)]
         if len(data) != 1 or (data[0] != node.inputs[0] and node.op == "Div"):
-            return frozenset(found)
+            return tuple(found)
         found.append(data[0])
 
 

@@ -38,7 +38,11 @@ def max_pool(at: Situation) -> Selection:
             b.declare(value, b.dtype(x))
         return {x: b.scatter_flat(x, winner, given[y], overlapping)}
 
-    return Selection("max", (x,), (y,), adjoint)
+    def among_magnitudes(b: Builder, given: Mapping[str, str]) -> Mapping[str, str]:
+        _, winner = b.ops("MaxPool", b.op("Abs", x), outputs=2, **attributes)
+        return {x: b.scatter_flat(x, winner, given[y], overlapping)}
+
+    return Selection("max", (x,), (y,), adjoint, among_magnitudes=among_magnitudes)
 
 
 @register("GlobalMaxPool", "max", "all to the winner of each channel", "1 at the winner")
@@ -48,7 +52,17 @@ def global_max_pool(at: Situation) -> Selection | Refusal:
     if rank is None:
         return Refusal("the rank of its input is not known", "run shape inference on the model first")
     spatial = tuple(range(2, rank))
-    return Selection("max", (x,), (y,), lambda b, given: {x: to_winner(b, x, given[y], "ArgMax", rank, spatial)})
+
+    def winner_of(b: Builder, values: str, given: Mapping[str, str]) -> Mapping[str, str]:
+        return {x: to_winner(b, values, given[y], "ArgMax", rank, spatial)}
+
+    return Selection(
+        "max",
+        (x,),
+        (y,),
+        lambda b, given: winner_of(b, x, given),
+        among_magnitudes=lambda b, given: winner_of(b, b.op("Abs", x), given),
+    )
 
 
 @register("Max Min", "max", "all to the operand that wins; the first one of equals", "1 for the winner", data=None)

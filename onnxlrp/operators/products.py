@@ -7,6 +7,7 @@ from collections.abc import Callable
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Elementwise, Product, Scaling
 from onnxlrp.operators.own import own_function
+from onnxlrp.operators.written_out import activation_written_out
 from onnxlrp.operators.registry import Situation, find, register
 from onnxlrp.understand.facts import Facts, Range
 
@@ -85,14 +86,28 @@ def mul(at: Situation) -> Product | Scaling:
     own = _own_part(at, a, c)
     signal = signal_of(at, a, c)
 
+    def beside(b: Builder, g: str, factor: str, other: str) -> str:
+        return b.sum_to(b.mul(g, other), y, factor)
+
     def partial(b: Builder, g: str, factor: str) -> str:
-        return b.sum_to(b.mul(g, c if factor == a else a), y, factor)
+        return beside(b, g, factor, c if factor == a else a)
 
     if own is not None:
         x, what = own
-        return Product(a, c, y, partial, x, True, quotient=True, other="function of the signal", note=what)
+        return Product(
+            a,
+            c,
+            y,
+            partial,
+            x,
+            True,
+            quotient=True,
+            other="function of the signal",
+            written_out=activation_written_out(at, x, c if x == a else a),
+            note=what,
+        )
     note = f"{c if signal == a else a} is bounded, hence a gate" if signal else "neither factor is a gate"
-    return Product(a, c, y, partial, signal, True, roles=_gated_roles(at, a, c), note=note)
+    return Product(a, c, y, partial, signal, True, roles=_gated_roles(at, a, c), beside=beside, note=note)
 
 
 @register("Div", "product", "all to the numerator; a constant divisor scales", "1/b and -a/b^2", data=(0, 1))

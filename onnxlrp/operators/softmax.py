@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxlrp.emit.builder import Builder
-from onnxlrp.operators.behaviour import Fixed, Linear, Map, Refusal, Term
+from onnxlrp.operators.behaviour import Fixed, Frozen, Linear, Map, Refusal, Term
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation, register
 
@@ -120,10 +120,21 @@ def softmax(at: Situation) -> Linear | Refusal:
         # A mask adds -inf, whose share is 0: so is that of any number that is low enough.
         return b.sub(y, forward(b, b.at_least(x, b.scalar(-1e30, x)), None))
 
+    def slope(b: Builder, magnitudes: bool) -> str:
+        """exp(x) over the sum of exponentials, which is held constant, as their logarithm is."""
+        if logarithm:
+            return b.scalar(1.0, x)
+        if not magnitudes:
+            return y
+        # What has no share at all, a masked score say, must not take everything once its sign is gone.
+        scores = b.where(b.is_positive(y), b.op("Abs", x), x)
+        return b.op("Softmax", scores, axis=axis)
+
     return Linear(
         "normalization",
         (Term(x, Fixed(Map(forward, adjoint), sign=0)),),
         y,
         bias=constant_term,
+        frozen=Frozen(slope),
         note="linear around the input",
     )
