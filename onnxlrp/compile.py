@@ -20,9 +20,12 @@ from onnxlrp.emit.components import component_relevance
 from onnxlrp.emit.concepts import mask_inputs
 from onnxlrp.emit.context import Ledger
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
-from onnxlrp.emit.ledger import ledger_table
+from onnxlrp.emit.ledger import Kept, ledger_table
+from onnxlrp.emit.normalise import Normalisation
+from onnxlrp.emit.passes import difference, scaled, starts
 from onnxlrp.emit.positions import position_relevance
 from onnxlrp.emit.relevance import Relevance
+from onnxlrp.emit.samples import Samples
 from onnxlrp.emit.seed import Seed, start
 from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.surgeon import constant_proto
@@ -39,6 +42,7 @@ from onnxlrp.planning.report import count_blocks, plan_steps, totals
 from onnxlrp.planning.target import Explained, Target, TargetLike, check_index, parse_target, resolve_outputs
 from onnxlrp.read.prepare import Prepared
 from onnxlrp.tables import RuleTable, load_table
+from onnxlrp.tables.model import method_settings
 from onnxlrp.understand.blocks import Block, find_blocks
 from onnxlrp.understand.declared import Declared, as_text, libraries, unused_declarations
 from onnxlrp.understand.facts import Facts
@@ -95,10 +99,9 @@ class _Part:
 
     explained: Explained
     program: Program
-    walked: Walked
     seed: Seed
+    passes: tuple[tuple[Walked, Ledger], ...]
     outputs: tuple[Output, ...] = ()
-    ledger: Ledger = field(default_factory=Ledger)
 
 
 def _refuse_names(graph: Graph, wanted: Sequence[str]) -> None:
@@ -187,23 +190,27 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     masks = mask_inputs(b, asked_masks)
     for t, planner, program in zip(targets, planners, planned, strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))
-        ledger = Ledger(request.ledger)
-        first = {t.tensor: (Relevance(seed.multiplier, t.tensor, guarded=True),)}
-        wanted = (*leaves, *hidden, *(c.tensor for c in components))
-        walked = walk(b, facts, program, first, wanted, frozenset(planner.paths.between), ledger, masks)
-        at_positions = position_relevance(b, facts, positions, program, walked)
+        samples = Samples(t.tensor, (graph.shape(t.tensor) or (None,))[0])
+        found: list[tuple[Walked, Ledger]] = []
+        wanted, between = (*leaves, *hidden, *(c.tensor for c in components)), frozenset(planner.paths.between)
+        for first in starts(b, t.tensor, seed.multiplier, target, table, samples):
+            ledger, normalisation = Ledger(request.ledger), Normalisation(table.normalize, samples)
+            walked = walk(b, facts, program, {t.tensor: (first,)}, wanted, between, ledger, masks, normalisation)
+            found.append((walked, ledger))
+        together = _Together(b, table, samples, [walked for walked, _ in found])
+        at_positions = together.less([position_relevance(b, facts, positions, program, w) for w, _ in found])
         counted = {inputs[0]: (at_positions,)} if at_positions is not None else {}
         outputs = tuple(
-            _output(b, graph, x, names[x.name, t.name], walked, table.output, request, counted.get(x.name, ()))
+            _output(graph, x, names[x.name, t.name], together, request.relevance_type, counted.get(x.name, ()))
             for x in (*explained, *(ExplainedInput(tensor, (tensor,)) for tensor in hidden))
         )
         if at_positions is not None:
             name = names[position_name, t.name] = f"{position_name}_relevance{suffix(t, several)}"
             outputs += (_of_positions(b, graph, explained[0], positions, at_positions, name, request),)
         for c in components:
-            found = component_relevance(b, facts, c, program, walked)
-            outputs += (_of_tensor(b, graph, c.tensor, names[c.name, t.name], found, table.output, request),)
-        parts.append(_Part(t, program, walked, seed, outputs, ledger))
+            each = [component_relevance(b, facts, c, program, walked) for walked, _ in found]
+            outputs += (_of_tensor(graph, c.tensor, names[c.name, t.name], together, each, request),)
+        parts.append(_Part(t, program, seed, tuple(found), outputs))
     emitted = _emit(prepared, Reading(original, known), facts, b, parts, target, request, (*extra, *masks.inputs))
     steps = tuple(s for part in parts for s in part.program.steps)
     rows = plan_steps(graph, steps, emitted, facts, blocks, target.k or 1)
@@ -219,13 +226,14 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
         steps=rows,
         blocks=count_blocks(steps, blocks),
         warnings=(*unused_declarations(table, prepared.model), *unused_entries(table, planners)),
-        notes=(*prepared.notes, *(n for t in targets for n in t.notes), *_left_out(whole), *_ends(planners)),
+        notes=_notes(table, prepared, targets, whole, planners),
         forward_macs=forward,
         relevance_macs=added,
         settings={
             "on_demand": request.on_demand,
             "relevance_type": request.relevance_type,
             "output": table.output,
+            **method_settings(table),
             "position": None if request.position is None else str(parse_position(request.position)),
             **_concept_settings({x: names[x, targets[0].name] for x in hidden}, asked_masks),
             **_position_settings(position_name, names.get((position_name, targets[0].name))),
@@ -259,14 +267,15 @@ def _component_settings(request: Request, outputs: Mapping[str, str]) -> dict[st
 
 
 def _of_tensor(
-    b: Builder, graph: Graph, tensor: str, name: str, found: Relevance | None, output: str, request: Request
+    graph: Graph, tensor: str, name: str, found: _Together, each: Sequence[Relevance | None], request: Request
 ) -> Output:
     """What is returned for a part of the model, in the shape of `tensor`."""
     shape = graph.shape(tensor)
     if request.on_demand and tensor.startswith(f"{PREFIX}/"):
         raise UsageError(f"{name} is inside an operator that is taken apart; such components go without --on-demand")
     dtype = RELEVANCE_TYPES[request.relevance_type] or graph.dtype(tensor)
-    return Output(name, as_output(b, [(found, tensor)], output == "gradient", dtype), shape, tensor, dtype)
+    gradient, r = found.table.output == "gradient", found.difference(tensor, each)
+    return Output(name, as_output(found.b, [(r, tensor)], gradient, dtype, found.finish), shape, tensor, dtype)
 
 
 def _positions(
@@ -295,25 +304,55 @@ def _position_settings(name: str, output: str | None) -> dict[str, Any]:
     return {} if output is None else {"position_outputs": {name: output}}
 
 
+@dataclass(frozen=True)
+class _Together:
+    """What the passes of one target found."""
+
+    b: Builder
+    table: RuleTable
+    samples: Samples
+    walks: Sequence[Walked]
+
+    def of(self, tensor: str) -> Relevance | None:
+        return self.difference(tensor, [walked.relevance.get(tensor) for walked in self.walks])
+
+    def difference(self, tensor: str, each: Sequence[Relevance | None]) -> Relevance | None:
+        return difference(self.b, each, tensor, self.table, self.samples)
+
+    def less(self, each: Sequence[str | None]) -> str | None:
+        """What each pass says of the same thing: the first, less the second."""
+        first, *rest = [tensor for tensor in each if tensor is not None] or [None]
+        return self.b.sub(first, rest[0]) if first is not None and rest else first
+
+    def finish(self, values: str, like: str) -> str:
+        return scaled(self.b, values, like, self.table)
+
+
 def _output(
-    b: Builder,
-    graph: Graph,
-    x: ExplainedInput,
-    name: str,
-    walked: Walked,
-    output: str,
-    request: Request,
-    more: Sequence[str] = (),
+    graph: Graph, x: ExplainedInput, name: str, found: _Together, relevance_type: str, more: Sequence[str] = ()
 ) -> Output:
     """What is returned for one explained input; `more` counts to its tokens."""
-    gradient = output == "gradient"
-    dtype = RELEVANCE_TYPES[request.relevance_type] or graph.dtype(x.tensors[0])
+    dtype = RELEVANCE_TYPES[relevance_type] or graph.dtype(x.tensors[0])
+    gradient = found.table.output == "gradient"
     if x.is_token:
-        shares = [(walked.relevance.get(tensor), tensor, ids) for tensor, ids in zip(x.tensors, x.ids, strict=True)]
-        tensor = as_token_output(b, shares, x.name, gradient, dtype, more)
+        shares = [(found.of(tensor), tensor, ids) for tensor, ids in zip(x.tensors, x.ids, strict=True)]
+        tensor = as_token_output(found.b, shares, x.name, gradient, dtype, found.finish, more)
     else:
-        tensor = as_output(b, [(walked.relevance.get(tensor), tensor) for tensor in x.tensors], gradient, dtype)
+        tensor = as_output(found.b, [(found.of(t), t) for t in x.tensors], gradient, dtype, found.finish)
     return Output(name, tensor, graph.shape(x.name), x.name, dtype)
+
+
+def _notes(
+    table: RuleTable,
+    prepared: Prepared,
+    targets: Sequence[Explained],
+    left: Sequence[str],
+    planners: Sequence[Planner],
+) -> tuple[str, ...]:
+    """What there is to say of the table, the model as it was read, targets and inputs, and of where relevance ends."""
+    of_table = (table.note,) if table.note else ()
+    of_targets = (note for t in targets for note in t.notes)
+    return (*of_table, *prepared.notes, *of_targets, *_left_out(left), *_ends(planners))
 
 
 def _left_out(names: Sequence[str]) -> tuple[str, ...]:
@@ -366,7 +405,8 @@ def _emit(
     """Appends the relevance pass to the prepared model; returns the new nodes that are used."""
     outputs = [o for part in parts for o in part.outputs]
     if request.ledger:
-        rows = ledger_table(b, [(part.program, part.walked, part.ledger) for part in parts])
+        normalised = load_table(request.rules).normalize != "none"
+        rows = ledger_table(b, [Kept(part.program, part.passes, normalised) for part in parts])
         outputs.append(Output(LEDGER_OUTPUT, rows, (None, 7), dtype=int(TensorProto.DOUBLE)))
     used = assemble.used_nodes(b.nodes, [o.tensor for o in outputs])
     used = assemble.forward_first(used, [part.seed.multiplier for part in parts])

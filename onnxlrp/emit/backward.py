@@ -10,6 +10,7 @@ from onnxlrp.emit import control
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.concepts import Masks
 from onnxlrp.emit.context import Context, Ledger
+from onnxlrp.emit.normalise import Normalisation, normalised
 from onnxlrp.emit.relevance import Relevance, total
 from onnxlrp.errors import ConversionError
 from onnxlrp.operators.behaviour import Stop
@@ -19,6 +20,7 @@ from onnxlrp.rules.dispatch import carry_out
 from onnxlrp.understand.facts import Facts
 
 NO_MASKS = Masks()
+PLAIN = Normalisation()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def walk(
     reachable: frozenset[str],
     ledger: Ledger,
     masks: Masks = NO_MASKS,
+    normalisation: Normalisation = PLAIN,
 ) -> Walked:
     """Emits the relevance pass of one explained tensor.
 
@@ -54,6 +57,7 @@ def walk(
         explained: the tensors whose relevance is wanted.
         reachable: tensors on a way from an explained input; contributions to others are not followed.
         masks: what the relevance of a tensor is multiplied by before it is passed on.
+        normalisation: what is done to relevance after each step.
     """
     given: dict[str, list[Relevance]] = {}
     for tensor, found in start.items():
@@ -73,7 +77,8 @@ def walk(
             here = {o: masks.on(b, o, r, partial(ledger.book, number, "other")) for o, r in here.items()}
             given.update({o: [r] for o, r in here.items()})
             passed.update(here)
-            sent[number] = _send(b, facts, ledger, number, step, here, given, reachable)
+            context = Context(b, facts, ledger, number, normalisation.samples)
+            sent[number] = _send(context, normalisation, step, here, given, reachable)
     with b.scope("input"):
         for x in explained:
             if x in given and x not in passed:
@@ -86,10 +91,8 @@ def _unbooked(amount: Callable[[], str]) -> None:
 
 
 def _send(
-    b: Builder,
-    facts: Facts,
-    ledger: Ledger,
-    number: int,
+    context: Context,
+    normalisation: Normalisation,
     step: Step,
     here: Mapping[str, Relevance],
     given: dict[str, list[Relevance]],
@@ -97,29 +100,50 @@ def _send(
 ) -> tuple[Relevance, ...]:
     if isinstance(step.behaviour, Stop):
         return ()
-    context = Context(b, facts, ledger, number)
-    if isinstance(step.behaviour, Control):
-        contributions = control.carry(context, step.behaviour, here, run_body)
+    carry = partial(_carry, context, normalisation, step)
+    moves = step.behaviour.kind == "movement"
+    if normalisation.mode == "none" or moves:
+        contributions = carry(here)
     else:
-        contributions = carry_out(context, step.rule, step.behaviour, here, step.parameters)
+        contributions = normalised(context, normalisation.mode, here, carry)
     kept = []
     for x, contribution in contributions:
         if x in reachable:
-            b.annotate(contribution.value, x)
+            context.b.annotate(contribution.value, x)
             given.setdefault(x, []).append(contribution)
             kept.append(contribution)
     return tuple(kept)
 
 
+def _carry(
+    context: Context, normalisation: Normalisation, step: Step, here: Mapping[str, Relevance]
+) -> list[tuple[str, Relevance]]:
+    """The rule of a step, or its bodies."""
+    if isinstance(step.behaviour, Control):
+        return control.carry(context, step.behaviour, here, partial(run_body, normalisation=normalisation))
+    return carry_out(context, step.rule, step.behaviour, here, step.parameters)
+
+
 def run_body(
-    b: Builder, part: BodyProgram, start: Mapping[str, Sequence[Relevance]], ledger: Ledger
+    b: Builder,
+    part: BodyProgram,
+    start: Mapping[str, Sequence[Relevance]],
+    ledger: Ledger,
+    normalisation: Normalisation = PLAIN,
 ) -> control.BodyPass:
     """Emits the relevance pass of a subgraph into its own builder."""
-    walked = walk(b, part.body.reading.facts, part.program, start, part.active, part.between, ledger)
+    facts = part.body.reading.facts
+    walked = walk(b, facts, part.program, start, part.active, part.between, ledger, NO_MASKS, normalisation)
     return control.BodyPass(b, walked.relevance, control.totals_of(b, part, start, ledger, walked.arrived))
 
 
-def as_output(b: Builder, shares: Sequence[tuple[Relevance | None, str]], gradient: bool, dtype: int) -> str:
+#: What is done to a finished map in the shape of a forward tensor: (map, tensor) -> map.
+Finish = Callable[[str, str], str]
+
+
+def as_output(
+    b: Builder, shares: Sequence[tuple[Relevance | None, str]], gradient: bool, dtype: int, finish: Finish
+) -> str:
     """What is returned for an explained input, in element type `dtype`: the map, or with `gradient` the multiplier.
 
     Args:
@@ -127,7 +151,8 @@ def as_output(b: Builder, shares: Sequence[tuple[Relevance | None, str]], gradie
     """
     with b.scope("output"):
         found = [_value(b, relevance, tensor, gradient) for relevance, tensor in shares if relevance is not None]
-        return b.cast_down(b.sum(found) if found else b.zeros_like(shares[0][1]), dtype)
+        whole = b.sum(found) if found else b.zeros_like(shares[0][1])
+        return b.cast_down(finish(whole, shares[0][1]), dtype)
 
 
 def _value(b: Builder, relevance: Relevance | None, x: str, gradient: bool) -> str:
@@ -142,6 +167,7 @@ def as_token_output(
     ids: str,
     gradient: bool,
     dtype: int,
+    finish: Finish,
     more: Sequence[str] = (),
 ) -> str:
     """What is returned for token ids, in their shape: relevance summed over the width of the embeddings.
@@ -156,7 +182,7 @@ def as_token_output(
             width = _axes_behind(b, embedding, looked_up)
             total = b.op("ReduceSum", _value(b, relevance, embedding, gradient), b.integers(width), keepdims=0)
             sums.append(total if looked_up == ids else b.reshape_like(total, ids))
-        return b.cast_down(b.sum([*sums, *more]), dtype)
+        return b.cast_down(finish(b.sum([*sums, *more]), ids), dtype)
 
 
 def _axes_behind(b: Builder, embedding: str, ids: str) -> range:

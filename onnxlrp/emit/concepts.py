@@ -30,7 +30,7 @@ class Masks:
         factor = self.factors.get(tensor)
         if factor is None:
             return r
-        found = replace(r, value=b.mul(r.value, factor))
+        found = replace(r, value=b.mul(r.value, factor), nonnegative=False, normalised=False)
         book(lambda: b.sub(r.as_finite_map(b), found.as_finite_map(b)))
         return found
 

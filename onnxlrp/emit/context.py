@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxlrp.emit.builder import Builder
-from onnxlrp.emit.samples import Samples
+from onnxlrp.emit.samples import ANYWHERE, Samples
 from onnxlrp.understand.facts import Facts
 
 ABSORBED = ("bias", "stabiliser", "other")
@@ -36,7 +36,7 @@ class Context:
     facts: Facts
     ledger: Ledger
     step: int
-    samples: Samples = Samples("", None)
+    samples: Samples = ANYWHERE
 
     def book(self, account: str, amount: Callable[[], str]) -> None:
         """Books what this step absorbs: account "bias", "stabiliser" or "other".

@@ -391,8 +391,8 @@ def totals_of(
     if not ledger.enabled:
         return kept
     for accounts in ledger.accounts.values():
-        for name, tensors in accounts.items():
-            kept[name] += tensors
+        for name in ABSORBED:
+            kept[name] += accounts.get(name, ())
     for tensor, given in start.items():
         if tensor not in part.between:
             # An output that does not depend on anything explained.

@@ -7,21 +7,32 @@ Movement is left as it is: it changes no sum, or is one of several parts of a wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
-from onnxlrp.emit.samples import Samples
+from onnxlrp.emit.samples import ANYWHERE, Samples
 
 Contributions = list[tuple[str, Relevance]]
 Given = Mapping[str, Relevance]
 #: Carries out the rule of a step: relevance of its outputs in, contributions out.
 Carry = Callable[[Given], Contributions]
 
-#: Added to each sum. Published is 1e-9 for twice the relevance that the rule `absolute` gives.
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What a walk does after each step. `mode` is "none", "operand" or "sign"."""
+
+    mode: str = "none"
+    samples: Samples = ANYWHERE
+
+
+#: Added to each sum. Published is 1e-9 for twice the relevance that the rule `absolute-magnitude` gives.
 _MARGIN = 0.5e-9
+#: Where no more than this could be passed on the margin is not negligible, and less is passed on than should be.
+_COUNTED = 1e-6
 
 
 def normalised(ctx: Context, mode: str, given: Given, carry: Carry) -> Contributions:
@@ -39,75 +50,49 @@ def _of_mass_one(ctx: Context, x: str, r: Relevance) -> Relevance:
     total = samples.mass(b, r.as_map(b), x, r.nonnegative)
     value = samples.divide(b, r.value, b.add(total, b.scalar(_MARGIN, total)), x)
     found = replace(r, value=value, normalised=True)
-    ctx.book("deviation", lambda: _from_one(b, samples, x, found))
+    ctx.book("deviation", lambda: b.mul(_from_one(b, samples, x, found), b.above(total, _COUNTED)))
     return found
 
 
 def _from_one(b: Builder, samples: Samples, x: str, r: Relevance) -> str:
-    """How far the mass of each sample is from 1; nothing where there is no relevance at all."""
+    """How far the mass of each sample is from 1."""
     mass = samples.mass(b, r.as_finite_map(b), x)
-    one = b.scalar(1.0, mass)
-    return b.mul(b.op("Abs", b.sub(mass, one)), b.above(mass))
+    return b.op("Abs", b.sub(mass, b.scalar(1.0, mass)))
 
 
 def _each_sign(ctx: Context, given: Given, carry: Carry) -> Contributions:
     b = ctx.b
     if all(r.nonnegative for r in given.values()):
-        return _keeping(ctx, given, carry)
+        return _keeping(ctx, given, carry, given)
     maps = {y: r.as_map(b) for y, r in given.items()}
     positive = {y: Relevance(b.positive(m), nonnegative=True) for y, m in maps.items()}
     negative = {y: Relevance(b.positive(b.op("Neg", m)), nonnegative=True) for y, m in maps.items()}
-    found = _keeping(ctx, positive, carry)
-    return [*found, *((x, _negated(b, r)) for x, r in _keeping(ctx, negative, carry))]
+    found = _keeping(ctx, positive, carry, given)
+    return [*found, *((x, _negated(b, r)) for x, r in _keeping(ctx, negative, carry, given))]
 
 
 def _negated(b: Builder, r: Relevance) -> Relevance:
     return replace(r, value=b.op("Neg", r.value), nonnegative=False)
 
 
-def _keeping(ctx: Context, given: Given, carry: Carry) -> Contributions:
-    """Contributions that together have the mass of what came, which is not negative."""
+def _keeping(ctx: Context, given: Given, carry: Carry, whole: Given) -> Contributions:
+    """Contributions that together have the mass of what came, which is not negative; `whole` is that of both signs."""
     b, samples = ctx.b, ctx.samples
     found = carry(given)
-    if len(found) == 1 and any(found[0][1] is r for r in given.values()):
+    if not found or (len(found) == 1 and any(found[0][1] is r for r in given.values())):
         return found
-    came = _together(b, [_flat(b, samples, samples.mass(b, r.as_map(b), y, r.nonnegative)) for y, r in given.items()])
-    sent = [_flat(b, samples, samples.mass(b, r.as_map(b), x, r.nonnegative)) for x, r in found]
-    if not sent:
-        return []
-    total = _together(b, sent)
-    factor = b.div(came, b.add(total, b.scalar(_MARGIN, total)))
-    kept = [(x, replace(r, value=_times(b, samples, r.value, factor, x))) for x, r in found]
-    ctx.book("deviation", lambda: _from_what_came(b, samples, came, kept))
+    came, sent = _mass_of(b, samples, given.items()), _mass_of(b, samples, found)
+    factor = b.div(came, b.add(sent, b.scalar(_MARGIN, sent)))
+    kept = [(x, replace(r, value=samples.times(b, r.value, factor, x))) for x, r in found]
+    ctx.book("deviation", lambda: b.mul(_from_what_came(b, samples, came, kept, whole), b.above(sent, _COUNTED)))
     return kept
 
 
-def _flat(b: Builder, samples: Samples, mass: str) -> str:
-    """One number per sample as a vector, so that those of tensors of different rank can be added."""
-    return b.op("Reshape", mass, b.integers([-1]))
+def _mass_of(b: Builder, samples: Samples, parts: Iterable[tuple[str, Relevance]]) -> str:
+    """The absolute sum over several tensors, as a vector over the samples."""
+    return b.sum([samples.vector(b, samples.mass(b, r.as_map(b), x, r.nonnegative)) for x, r in parts])
 
 
-def _together(b: Builder, masses: Sequence[str]) -> str:
-    return b.sum(masses)
-
-
-def _times(b: Builder, samples: Samples, values: str, factor: str, like: str) -> str:
-    view = samples.view(b, like)
-    return view.back(b.mul(view.to(values), _broadcast(b, samples, factor, like)))
-
-
-def _broadcast(b: Builder, samples: Samples, factor: str, like: str) -> str:
-    """A vector over the samples in a shape that broadcasts against the view of `like`."""
-    view = samples.view(b, like)
-    if view.axes is None:
-        return factor
-    rank = len(view.axes) + 1
-    axis = next(i for i in range(rank) if i not in view.axes)
-    return b.op("Reshape", factor, b.integers([-1 if i == axis else 1 for i in range(rank)]))
-
-
-def _from_what_came(b: Builder, samples: Samples, came: str, kept: Sequence[tuple[str, Relevance]]) -> str:
-    masses = [_flat(b, samples, samples.mass(b, r.as_finite_map(b), x)) for x, r in kept]
-    sent = _together(b, masses)
-    gap = b.op("Abs", b.sub(sent, came))
-    return b.mul(b.quotient(gap, came), b.above(sent))
+def _from_what_came(b: Builder, samples: Samples, came: str, kept: Contributions, whole: Given) -> str:
+    sent = _mass_of(b, samples, ((x, replace(r, nonnegative=False)) for x, r in kept))
+    return b.quotient(b.op("Abs", b.sub(sent, came)), _mass_of(b, samples, whole.items()))

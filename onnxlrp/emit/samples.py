@@ -73,7 +73,24 @@ class Samples:
         viewed = view.to(values)
         return view.over(b, "ReduceSum", viewed if nonnegative else b.op("Abs", viewed))
 
+    def vector(self, b: Builder, mass: str) -> str:
+        """What `mass` gives as a vector over the samples, so that those of tensors of different rank can be added."""
+        return b.op("Reshape", mass, b.integers([-1]))
+
+    def times(self, b: Builder, values: str, factor: str, like: str) -> str:
+        """Values in the shape of `like` times a vector over the samples."""
+        view = self.view(b, like)
+        if view.axes is not None:
+            rank = len(view.axes) + 1
+            axis = next(i for i in range(rank) if i not in view.axes)
+            factor = b.op("Reshape", factor, b.integers([-1 if i == axis else 1 for i in range(rank)]))
+        return view.back(b.mul(view.to(values), factor))
+
     def divide(self, b: Builder, values: str, divisor: str, like: str) -> str:
         """Values in the shape of `like` divided by one number per sample, as `mass` gives it."""
         view = self.view(b, like)
         return view.back(b.div(view.to(values), divisor))
+
+
+#: Where nothing is known of the batch.
+ANYWHERE = Samples("", None)

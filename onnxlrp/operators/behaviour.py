@@ -139,10 +139,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Frozen:
-    """y = f(x) one element at a time, once the statistics of x (mean, deviation, sum of exponentials) are held constant.
+    """y = f(x) one element at a time, while the statistics of x (mean, deviation, sum of exponentials) are constant.
 
     Attributes:
-        slope: dy/dx in a shape that broadcasts to y; with `magnitudes` that of the operator fed |x|, its scale made |w|.
+        slope: dy/dx in a shape that broadcasts to y; with `magnitudes` that of the operator with scale |w|, run on |x|.
         unshifted: y without what is added at the end; None where nothing is.
     """
 
@@ -203,9 +203,9 @@ class Selection:
     outputs: tuple[str, ...]
     adjoint: Callable[[Builder, Mapping[str, str]], Mapping[str, str]]
     note: str = ""
-    among_magnitudes: Callable[[Builder, Mapping[str, str]], Mapping[str, str]] | None = None
     absorbs: bool = False
     """Some output elements are constants, and keep what relevance they get."""
+    among_magnitudes: Callable[[Builder, Mapping[str, str]], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True)

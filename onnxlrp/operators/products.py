@@ -7,8 +7,8 @@ from collections.abc import Callable
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Elementwise, Product, Scaling
 from onnxlrp.operators.own import own_function
-from onnxlrp.operators.written_out import activation_written_out
 from onnxlrp.operators.registry import Situation, find, register
+from onnxlrp.operators.written_out import activation_written_out
 from onnxlrp.understand.facts import Facts, Range
 
 

@@ -1,4 +1,4 @@
-"""Activations written out in primitive nodes, x * g(x), as the one function of x that they are, with its slope anywhere.
+"""Activations written out in primitive nodes, x * g(x), as the one function that they are, with its slope anywhere.
 
 The slope is found in forward mode: every node on the way says its value and its derivative, from x on.
 """

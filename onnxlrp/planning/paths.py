@@ -90,6 +90,20 @@ class Paths:
         return not any(o in self._layer_after for o in node.outputs)
 
     @cached_property
+    def _inner_layer_after(self) -> set[str]:
+        """Tensors with a weighted layer that is not the last one somewhere between them and the target."""
+        tensors: set[str] = set()
+        for node in reversed(self.graph.nodes):
+            inner = self._is_layer[node.index] and not self.is_last(node)
+            if inner or any(o in tensors for o in node.outputs):
+                tensors.update(self._on_way(node))
+        return tensors
+
+    def is_in_head(self, node: Node) -> bool:
+        """Whether at most the last weighted layer stands between this node and the target."""
+        return not any(o in self._inner_layer_after for o in node.outputs)
+
+    @cached_property
     def _steps_from_input(self) -> dict[str, int]:
         steps: dict[str, int] = {}
         for node in self.graph.nodes:

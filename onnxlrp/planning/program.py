@@ -216,6 +216,7 @@ class Planner:
             region=region.name if region else None,
             first=self._is_first(head),
             last=self._is_last(head),
+            in_head=self.place.nothing_behind and self.paths.is_in_head(head),
             depth=self._depth(head),
         )
         entry = match(self.table, facts)
@@ -263,7 +264,7 @@ class Planner:
         if entry.regions:
             conditions.append(f"region {facts.region}")
         if entry.position:
-            conditions.append(f"{entry.position} layer")
+            conditions.append("in the head" if entry.position == "head" else f"{entry.position} layer")
         if entry.ops:
             conditions.append(f"op {' in '.join((facts.operators[0], *facts.origins))}")
         if entry.kinds:

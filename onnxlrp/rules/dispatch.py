@@ -8,7 +8,7 @@ from typing import Any
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Attributed, Behaviour, Coded, Elementwise, Linear, Product, Scaling, Selection
-from onnxlrp.rules import first_layer, linear, other, signed, sums
+from onnxlrp.rules import absolute, first_layer, linear, other, relative, signed, sums
 from onnxlrp.rules.recipe import Contributions, Parameters
 
 Given = Mapping[str, Relevance]
@@ -29,6 +29,8 @@ _LINEAR: dict[str, _Single] = {
     "res-lrp": sums.res_lrp,
     "absolute-ratio": sums.absolute_ratio,
     "equal": sums.equal,
+    "absolute-magnitude": absolute.linear,
+    "relative": relative.relative,
     "pass": other.pass_linear,
     "gradient": linear.gradient,
 }
@@ -37,14 +39,20 @@ _ELEMENTWISE: dict[str, _Single] = {
     "gradient": other.elementwise_derivative,
     "guided-backprop": other.guided,
     "deconvnet": other.deconvnet,
+    "absolute-magnitude": absolute.elementwise,
 }
 _PRODUCT: dict[str, _Single] = {
     "signal": other.signal,
     "half": other.half,
     "dpa": other.dual_path,
+    "absolute-magnitude": absolute.product,
     "gradient": other.product_derivative,
 }
-_SCALING: dict[str, _Single] = {"move": other.scale, "gradient": other.scale_derivative}
+_SCALING: dict[str, _Single] = {
+    "move": other.scale,
+    "gradient": other.scale_derivative,
+    "absolute-magnitude": absolute.scale,
+}
 _ATTRIBUTED: dict[str, _Single] = {
     "path": other.contributions,
     "move": other.contributions,
@@ -54,6 +62,7 @@ _CODED: dict[str, _Single] = {"move": other.recode, "gradient": other.recode_der
 _SELECTION: dict[str, _Several] = {
     "move": other.select,
     "winner": other.select,
+    "absolute-magnitude": absolute.select,
     "gradient": other.select_derivative,
 }
 
@@ -90,6 +99,8 @@ def obstacle(rule: str, behaviour: Behaviour) -> str | None:
         return f"rule {rule} is not for such a step"
     if isinstance(behaviour, Linear):
         if rule in _ONE_SIGNED and not behaviour.one_signed:
+            return f"rule {rule} needs coefficients of one sign"
+        if rule == "absolute-magnitude" and not (behaviour.one_signed or absolute.is_one_function(behaviour)):
             return f"rule {rule} needs coefficients of one sign"
         if rule in _WEIGHTED and behaviour.kind != "linear":
             return f"rule {rule} is for weighted layers"

@@ -18,8 +18,9 @@ def select(ctx: Context, op: Selection, given: Given, p: Parameters) -> Contribu
     multipliers = all(r.is_multiplier_of(y) for y, r in given.items())
     values = {y: r.value if multipliers else r.as_map(b) for y, r in given.items()}
     back = op.adjoint(b, values)
-    guarded = any(r.guarded for r in given.values())
-    found = [(x, Relevance(v, x, guarded) if multipliers else Relevance(v)) for x, v in back.items()]
+    guarded, nonnegative = any(r.guarded for r in given.values()), all(r.nonnegative for r in given.values())
+    base = {x: x if multipliers else None for x in back}
+    found = [(x, Relevance(v, base[x], guarded and multipliers, nonnegative)) for x, v in back.items()]
     if op.absorbs:
         book_difference(ctx, "bias", list(given.values()), [r for _, r in found])
     return found
@@ -35,10 +36,11 @@ def scale(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributio
     """y = c x: R_x = R_y, summed over what x was broadcast to."""
     b = ctx.b
     if r.is_multiplier_of(op.y):
-        return [(op.x, Relevance(b.sum_to(op.factor(b, r.value), op.y, op.x), op.x, r.guarded))]
+        m = b.sum_to(op.factor(b, r.value), op.y, op.x)
+        return [(op.x, Relevance(m, op.x, r.guarded, r.nonnegative))]
     if b.graph.shape(op.x) is not None and b.graph.shape(op.x) == b.graph.shape(op.y):
         return [(op.x, r)]
-    return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x)))]
+    return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x), nonnegative=r.nonnegative))]
 
 
 def scale_derivative(ctx: Context, op: Scaling, r: Relevance, p: Parameters) -> Contributions:
@@ -84,7 +86,7 @@ def pass_elementwise(ctx: Context, op: Elementwise, r: Relevance, p: Parameters)
     b = ctx.b
     if b.graph.shape(op.x) is not None and b.graph.shape(op.x) == b.graph.shape(op.y):
         return [(op.x, r)]
-    return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x)))]
+    return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x), nonnegative=r.nonnegative))]
 
 
 def pass_linear(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:

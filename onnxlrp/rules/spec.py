@@ -158,6 +158,40 @@ _RULES: dict[str, RuleSpec] = {
             {"epsilon": _EPSILON},
         ),
         RuleSpec(
+            "absolute-magnitude",
+            tuple(kind for kind in KINDS if kind != "tree"),
+            "absLRP: positive contributions over the absolute output, functions by their slopes at x and at |x|;"
+            " goes with normalize in the table",
+            "Vukadin et al. 2024 (released code)",
+            {
+                "epsilon": Parameter(1e-9, "added to the absolute value of each output before dividing by it"),
+                "form": Parameter(
+                    "magnitude",
+                    "magnitude: what is not linear is run on |x| as well; intline: its absolute output stands for that",
+                    kind="choice",
+                    choices=("magnitude", "intline"),
+                ),
+                "outputs": Parameter(
+                    "all",
+                    "all; positive: outputs that are not positive lose their relevance (the sign filter)",
+                    kind="choice",
+                    choices=("all", "positive"),
+                ),
+                "divide": Parameter(
+                    "yes",
+                    "yes: relevance is divided by the absolute output; no: it is not, so that larger inputs weigh more",
+                    kind="choice",
+                    choices=("yes", "no"),
+                ),
+            },
+        ),
+        RuleSpec(
+            "relative",
+            ("linear", "affine", "average"),
+            "Relative LRP, reconstructed from the abstract of its paper: x*w*R with one factor for the whole layer",
+            "after Nyiri and Gibaru 2025 (abstract only)",
+        ),
+        RuleSpec(
             "pass",
             ("activation", "affine", "normalization"),
             "relevance goes through unchanged",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from onnxlrp.rules.spec import RULES
-from onnxlrp.tables.model import Entry, RuleTable, StepFacts
+from onnxlrp.tables.model import Entry, Position, RuleTable, StepFacts
 
 
 def match(table: RuleTable, facts: StepFacts) -> Entry | None:
@@ -25,6 +25,10 @@ def _applies(entry: Entry, facts: StepFacts) -> bool:
         and (not entry.kinds or facts.kind in entry.kinds)
         and (not entry.names or any(fnmatchcase(name, glob) for name in facts.names for glob in entry.names))
         and (not entry.regions or facts.region in entry.regions)
-        and (entry.position is None or (facts.first if entry.position == "first" else facts.last))
+        and (entry.position is None or _stands(entry.position, facts))
         and entry.depth_from <= facts.depth <= entry.depth_to
     )
+
+
+def _stands(position: Position, facts: StepFacts) -> bool:
+    return {"first": facts.first, "last": facts.last, "head": facts.in_head}[position]

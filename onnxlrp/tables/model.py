@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Position = Literal["first", "last"]
+Position = Literal["first", "last", "head"]
 Output = Literal["relevance", "gradient"]
 Sinks = Literal["absorb", "sink"]
+Start = Literal["output", "one"]
+Contrast = Literal["none", "others"]
+Normalize = Literal["none", "operand", "sign"]
+Scale = Literal["none", "max"]
 Treat = Literal["pass", "stop", "function"]
 
 
@@ -63,6 +67,12 @@ class RuleTable:
     Relu behind a BatchNormalization as a threshold in front of it, so that the layer behind takes the
     BatchNormalization. `source` is "preset" or the path of the file; `text` is the TOML that the table was read from.
     `files` holds the bytes of the files that its declarations name.
+
+    `start` is what relevance starts with: the explained "output" itself, or "one" shared among what is explained.
+    `contrast` "others" takes off what a second pass finds for all other elements of the output. `normalize` after each
+    step: "operand" gives what each input receives an absolute sum of 1 per sample, "sign" keeps the sums of positive
+    and of negative relevance. `scale` "max" divides finished maps by their largest absolute value per sample. `note` is
+    what plans and metadata say of the table.
     """
 
     name: str
@@ -73,6 +83,11 @@ class RuleTable:
     positions: Sinks = "absorb"
     merge_batch_normalization: bool = True
     merge_through_relu: bool = False
+    start: Start = "output"
+    contrast: Contrast = "none"
+    normalize: Normalize = "none"
+    scale: Scale = "none"
+    note: str = ""
     text: str = ""
     operators: tuple[Declaration, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -85,7 +100,8 @@ class StepFacts:
     `operators` are the ONNX operator types treated in the step, the main one first, never empty; `names` the
     names of its nodes; `origins` the composite operators that the main node is a part of, the nearest first.
     `first` and `last` say whether it is the first step of its kind after the explained input, or the last before
-    the target. `depth` runs from 0 at the input to 1 at the target.
+    the target, `in_head` whether at most the last layer stands between it and the target. `depth`
+    runs from 0 at the input to 1 at the target.
     """
 
     operators: tuple[str, ...]
@@ -96,3 +112,11 @@ class StepFacts:
     last: bool
     depth: float
     origins: tuple[str, ...] = ()
+    in_head: bool = False
+
+
+def method_settings(table: RuleTable) -> dict[str, str]:
+    """What a table says beyond its rules, as far as it is not the usual."""
+    stated = {"start": table.start, "contrast": table.contrast, "normalize": table.normalize, "scale": table.scale}
+    usual = {"start": "output", "contrast": "none", "normalize": "none", "scale": "none"}
+    return {key: value for key, value in stated.items() if value != usual[key]}

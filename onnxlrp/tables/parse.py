@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from onnxlrp.errors import UsageError
 from onnxlrp.plugins import load_installed
@@ -18,12 +18,13 @@ from onnxlrp.rules.spec import ALIASES, KINDS, RULES, RuleSpec
 from onnxlrp.tables.declare import declarations, read_files
 from onnxlrp.tables.library import preset_names, preset_text
 from onnxlrp.tables.lines import Block, blocks, syntax_error_line
-from onnxlrp.tables.model import Entry, Output, Position, RuleTable, Sinks
+from onnxlrp.tables.model import Contrast, Entry, Normalize, Output, Position, RuleTable, Scale, Sinks, Start
 from onnxlrp.tables.names import did_you_mean, operators, possible_kinds
 from onnxlrp.tables.values import Section, parameters, unknown_parameter
 
+_METHOD = ("output", "start", "contrast", "normalize", "scale", "positions")
 _MERGES = ("merge_batch_normalization", "merge_through_relu")
-_TOP_KEYS = ("name", "description", "output", "positions", *_MERGES, "rule", "operator")
+_TOP_KEYS = ("name", "description", "note", *_METHOD, *_MERGES, "rule", "operator")
 _CONDITIONS = ("op", "kind", "name", "region", "position", "from", "to")
 
 
@@ -70,6 +71,11 @@ def parse_table(text: str, *, name: str, source: str, files: Mapping[str, bytes]
         source=source,
         output=cast(Output, top.choice("output", ("relevance", "gradient"), "relevance")),
         positions=cast(Sinks, top.choice("positions", ("absorb", "sink"), "absorb")),
+        start=cast(Start, top.choice("start", get_args(Start), "output")),
+        contrast=cast(Contrast, top.choice("contrast", get_args(Contrast), "none")),
+        normalize=cast(Normalize, top.choice("normalize", get_args(Normalize), "none")),
+        scale=cast(Scale, top.choice("scale", get_args(Scale), "none")),
+        note=top.text("note", ""),
         merge_batch_normalization=top.flag("merge_batch_normalization", True),
         merge_through_relu=top.flag("merge_through_relu", False),
         text=text,
@@ -154,7 +160,7 @@ def _rule(section: Section) -> RuleSpec:
 def _position(section: Section) -> Position | None:
     if "position" not in section.values:
         return None
-    return cast(Position, section.choice("position", ("first", "last"), "first"))
+    return cast(Position, section.choice("position", get_args(Position), "first"))
 
 
 def _check_kinds(section: Section, kinds: tuple[str, ...], spec: RuleSpec) -> None:

@@ -44,6 +44,11 @@ LEDGER_LIMIT = 1e-3
 #: Kernels add up in another order for another batch size, and relevance is far more sensitive to that than logits.
 BATCH_LIMIT = 1e-2
 _WORST = 8
+#: What is checked in place of conservation where a table normalises relevance.
+_NORMALISED = {
+    "operand": "mass of 1 behind each step",
+    "sign": "mass of each sign kept by each step",
+}
 
 
 @dataclass(frozen=True)
@@ -328,11 +333,12 @@ def _finite_check(relevance: Mapping[str, Array]) -> Check:
 
 
 def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode, ...]]:
-    lines = []
+    lines, normalised = [], kept.plan.settings.get("normalize")
     for step, row in zip(kept.plan.steps, rows.tolist(), strict=True):
         arrived, sent, bias, stabiliser, other, stopped, mass = row
         open_amount = arrived - sent - bias - stabiliser - other - stopped
-        gap = abs(open_amount) / mass if mass else abs(open_amount)
+        # Where relevance is normalised nothing is conserved: `other` says how far sums are from what they are made.
+        gap = other if normalised else abs(open_amount) / mass if mass else abs(open_amount)
         lines.append(
             WorstNode(step.nodes[-1], step.operator, step.rule, arrived, sent, bias, stabiliser, other, stopped, gap)
         )
@@ -340,6 +346,8 @@ def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode,
     widest = lines[0].gap if lines else 0.0
     passed = bool(np.isfinite([line.gap for line in lines]).all()) and widest <= LEDGER_LIMIT
     where = f"widest gap at {lines[0].node}" if lines else "no steps"
+    if normalised:
+        return Check(_NORMALISED[normalised], passed, widest, LEDGER_LIMIT, where), tuple(lines[:_WORST])
     return Check("ledger", passed, widest, LEDGER_LIMIT, where), tuple(lines[:_WORST])
 
 

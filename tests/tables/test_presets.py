@@ -25,7 +25,14 @@ USUAL = {
 GRADIENT = dict.fromkeys([*USUAL, "input", "conv", "dense"], "gradient")
 POSITIVE = dict.fromkeys(["affine", "average", "sum", "normalization"], "z-plus")
 ZERO = {**USUAL, **dict.fromkeys(["affine", "average", "sum", "normalization", "input", "conv", "dense"], "z")}
+ABSOLUTE = {**dict.fromkeys([*USUAL, "input", "conv", "dense"], "absolute-magnitude"), "movement": "move"}
 EXPECTED = {
+    **dict.fromkeys(["abslrp", "abslrp-reference", "abslrp-reference-vgg", "abslrp-intline"], ABSOLUTE),
+    "relative-lrp": {
+        **USUAL,
+        **dict.fromkeys(["input", "conv", "dense", "affine", "average"], "relative"),
+        "sum": "epsilon",
+    },
     "attnlrp": {**ZERO, "product": "half"},
     "attnlrp-explicit": {
         **USUAL,
@@ -115,6 +122,6 @@ def test_the_numbers_of_the_presets() -> None:
     assert box["high"] == pytest.approx(max(0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225), abs=0.005)
     for name in EXPECTED:
         for step, rule in EXPECTED[name].items():
-            usual = 0.0 if rule == "half" else 1e-6
+            usual = {"half": 0.0, "absolute-magnitude": 1e-9}.get(rule, 1e-6)
             published = {"sum": 1e-8, "attention": 1e-8}.get(step, usual) if name == "attnlrp-explicit" else usual
             assert parameters(name, step).get("epsilon", usual) == published

@@ -1,0 +1,69 @@
+"""absLRP on whole networks equals the maps of the fixtures, which were made by other code in float64.
+
+`clean_*` are the closed forms of the rule, one for every operator, by which the class token is picked as well; `repo_*`
+are the authors' released code. Fixtures: two residual networks with BatchNorm and a vision transformer, random
+weights, 2 or 3 images each; exported by torch at opset 17 in primitive nodes (GELU by Erf).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxlrp
+from tests.support.evaluate import cosine, relative_l2, run_onnxruntime, run_reference, to_float64
+
+FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "abslrp"
+NETWORKS = ("resnet_basic", "resnet_bottleneck", "vit")
+
+
+@cache
+def fixture(name: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    with np.load(FOLDER / f"{name}.npz") as found:
+        return onnx.load(FOLDER / f"{name}.onnx"), dict(found)
+
+
+@cache
+def converted(name: str, rules: str = "abslrp") -> onnx.ModelProto:
+    return onnxlrp.convert(fixture(name)[0], rules=rules)
+
+
+def of_pass(name: str, rules: str, seed: np.ndarray) -> np.ndarray:
+    """The map of one pass: a seed that is nowhere negative has no other."""
+    emitted = to_float64(onnxlrp.convert(fixture(name)[0], rules=rules, target="seed"))
+    image = fixture(name)[1]["image"].astype(np.float64)
+    return run_reference(emitted, {"image": image, "lrp_seed": seed})["image_relevance"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_contrast_in_float64(name: str) -> None:
+    known = fixture(name)[1]
+    found = run_reference(to_float64(converted(name)), {"image": known["image"].astype(np.float64)})
+    assert relative_l2(found["logits"], known["logits"]) < 1e-6
+    assert relative_l2(found["image_relevance"], known["clean_contrast"]) < 1e-5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_contrast_in_float32(name: str) -> None:
+    known = fixture(name)[1]
+    found = run_onnxruntime(converted(name), {"image": known["image"]})["image_relevance"]
+    for one, expected in zip(found, known["clean_contrast"], strict=True):
+        assert cosine(one, expected) > 0.99999
+        assert np.abs(one).max() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet_basic", "vit"])
+@pytest.mark.parametrize("which", ["positive", "negative"])
+def test_each_pass(name: str, which: str) -> None:
+    known = fixture(name)[1]
+    winner = np.eye(known["logits"].shape[1])[known["logits"].argmax(1)]
+    found = of_pass(name, "abslrp", winner if which == "positive" else 1 - winner)
+    largest = np.abs(found).max(axis=(1, 2, 3), keepdims=True)
+    expected = known[f"clean_{which}"]
+    expected = expected / np.abs(expected).max(axis=(1, 2, 3), keepdims=True)
+    assert largest == pytest.approx(np.ones_like(largest), abs=1e-6)
+    assert relative_l2(found, expected) < 1e-5
