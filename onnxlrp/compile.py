@@ -321,8 +321,8 @@ class _Together:
 
     def less(self, each: Sequence[str | None]) -> str | None:
         """What each pass says of the same thing: the first, less the second."""
-        first, *rest = [tensor for tensor in each if tensor is not None] or [None]
-        return self.b.sub(first, rest[0]) if first is not None and rest else first
+        found = [tensor for tensor in each if tensor is not None]
+        return self.b.sub(*found) if len(found) > 1 else next(iter(found), None)
 
     def finish(self, values: str, like: str) -> str:
         return scaled(self.b, values, like, self.table)
