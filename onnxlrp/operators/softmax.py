@@ -7,6 +7,7 @@ derivative is J as well, so that every rule without a choice of signs gives x * 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,15 @@ _PASSING = frozenset(
 )
 
 
+def _masks(value: np.ndarray[Any, Any]) -> bool:
+    """Whether a constant holds what takes a score out of a softmax: minus infinity or a number nearly as low."""
+    lowest = np.finfo(value.dtype if np.issubdtype(value.dtype, np.floating) else np.float32).min
+    wide = value.astype(np.float64)
+    return not np.isfinite(wide).all() or bool((wide < 0.5 * float(lowest)).any())
+
+
 def _may_be_masked(at: Situation, x: str) -> bool:
-    """Whether a tensor may hold minus infinity where the data are finite."""
+    """Whether a tensor may hold minus infinity, or a number as low as there is, where the data are ordinary."""
     seen: set[tuple[str, bool]] = set()
     pending = [(x, False)]
     while pending:
@@ -51,7 +59,7 @@ def _may_be_masked(at: Situation, x: str) -> bool:
         node = at.graph.producer.get(tensor)
         if at.facts.is_constant(tensor):
             value = at.facts.value(tensor)
-            if value is None or not np.isfinite(value).all():
+            if value is None or _masks(value):
                 return True
         elif node is None:
             if behind_a_mask:
@@ -66,9 +74,13 @@ def _may_be_masked(at: Situation, x: str) -> bool:
 
 def only_with_keys(b: Builder, probabilities: str, scores: str, axis: int = -1) -> str:
     """The softmax of scores that are bounded below, and zero where all of them are masked."""
+    return b.where(_has_key(b, scores, axis), probabilities, b.scalar(0.0, probabilities))
+
+
+def _has_key(b: Builder, scores: str, axis: int) -> str:
+    """Whether any of the scores is not masked, along `axis`."""
     largest = b.op("ReduceMax", scores, b.integers([axis]), keepdims=1)
-    has_key = b.op("Greater", largest, b.scale(b.lowest(scores), 0.5))
-    return b.where(has_key, probabilities, b.scalar(0.0, probabilities))
+    return b.op("Greater", largest, b.scale(b.lowest(scores), 0.5))
 
 
 def _is_guarded(at: Situation, tensor: str) -> bool:
@@ -82,15 +94,20 @@ def _is_guarded(at: Situation, tensor: str) -> bool:
 
 @lowers("Softmax LogSoftmax")
 def masked_softmax(at: Situation, b: Builder) -> Sequence[str] | None:
-    """Where scores are masked by minus infinity, of scores that are bounded below: 0 times infinity is no number."""
+    """Where scores are masked by minus infinity, of scores that are bounded below: 0 times infinity is no number.
+
+    A row of which everything is masked does not depend on its scores, which are lost beside the mask, whatever the
+    derivative says. It is the softmax of zeros, which is the same, and nothing goes back through it.
+    """
     node, (x,) = at.node, at.node.inputs
     if not _may_be_masked(at, x):
         return None
     scores = b.at_least(x, b.lowest(x))
-    found = b.op(node.op, scores, **node.attributes)
-    if node.op == "Softmax" and _is_guarded(at, at.y):
-        found = only_with_keys(b, found, scores, node.attribute("axis", -1))
-    return (found,)
+    if node.op != "Softmax":
+        return (b.op(node.op, scores, **node.attributes),)
+    has_key = _has_key(b, scores, node.attribute("axis", -1))
+    found = b.op(node.op, b.where(has_key, scores, b.scalar(0.0, scores)), **node.attributes)
+    return (b.where(has_key, found, b.scalar(0.0, found)) if _is_guarded(at, at.y) else found,)
 
 
 @register("Softmax LogSoftmax", "normalization", _TREATMENT, "y (m - sum y m), m - softmax(x) sum m")

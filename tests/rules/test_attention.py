@@ -153,3 +153,20 @@ def test_res_lrp_stays_bounded_where_terms_cancel(tmp_path: Path) -> None:
     found = _sum_relevance(tmp_path, "res-lrp", terms, seed)
     whole = np.abs(sum(terms) * seed)
     assert (np.abs(found[0]) + np.abs(found[1]) <= 3.0 * whole + 1e-9).all()
+
+
+def test_a_query_whose_keys_are_all_masked_depends_on_values_alone() -> None:
+    """Beside the lowest float32 its scores are lost, so that nothing it gets comes from queries or keys."""
+    net = Net(np.float32)
+    q, k, v = (net.input(n, [2, 3, 4]) for n in "qkv")
+    low = float(np.finfo(np.float32).min)
+    mask = net.constant(np.array([[0, low, low], [0, 0, low], [low, low, low]], np.float32))
+    scores = net.op("Add", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1])), mask)
+    net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
+    model = net.model("matmul4", ranks=[3])
+    feeds = {n: distinct(2, 3, 4, seed=i).astype(np.float32) for i, n in enumerate("qkv")}
+    explained = onnxlrp.Explainer(model, rules="attnlrp", target=(2, slice(None))).explain(feeds)
+    assert not explained.relevance["q"].any() and not explained.relevance["k"].any()
+    np.testing.assert_allclose(explained.relevance["v"], feeds["v"] / 6, rtol=1e-5)
+    report = onnxlrp.verify(model, feeds, rules="attnlrp", target=(2, slice(None)))
+    assert report.passed
