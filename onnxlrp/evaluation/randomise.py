@@ -99,7 +99,7 @@ def randomise(
         seed: of the permutations, not negative.
         folders: where external data lies, as `Source.data_folders`. What is permuted comes into the copy, the rest
             stays outside, so a copy that is written to a file belongs into the same folder.
-        outputs: only layers that these outputs of the model depend on; all of them when None.
+        outputs: only layers that these tensors depend on; the model's outputs when None.
 
     Raises:
         UsageError: the model has fewer layers.

@@ -204,10 +204,15 @@ def test_sensitivity(case: Case) -> None:
         _close(found[name], expected)
 
 
-def test_local_lipschitz(case: Case) -> None:
-    settings = {"runs": 5, "radius": 0.2, "relative": 0}
-    metric = quantus.LocalLipschitzEstimate(nr_samples=5, perturb_func=_Noise(case, settings), **QUIET)
-    _close(stability.local_lipschitz(case, settings)["constant"], _quantus(metric, case))
+@pytest.mark.parametrize("normalise", [0, 1])
+def test_local_lipschitz(case: Case, normalise: int) -> None:
+    settings = {"runs": 5, "radius": 0.2, "relative": 0, "normalise": normalise}
+    found = stability.local_lipschitz(case, settings)["constant"]
+    for row in range(SAMPLES):
+        one = _one(case, row)
+        options = {**QUIET, "normalise": bool(normalise)}
+        metric = quantus.LocalLipschitzEstimate(nr_samples=5, perturb_func=_Noise(one, settings), **options)
+        _close(found[row], _quantus(metric, one)[0])
 
 
 def test_relative_stability(case: Case) -> None:

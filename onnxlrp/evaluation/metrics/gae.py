@@ -66,7 +66,8 @@ def gae(case: Case, settings: Settings) -> Parts:
     The number stands at the mosaic's positive sample; the other three have NaN, so that means and intervals are
     over mosaics. The gradient by which elements are masked is the model's own, whatever method is judged. Masked
     elements become the baseline (the authors: 0 in normalised values). The four cells are scored by their
-    labels where all four are known, else by the model's predictions. Unlike the released code, which mixes up
+    labels where all four are known, else by the model's predictions; where the positive sample's label has the
+    probability 0, the mosaic cannot be judged. Unlike the released code, which mixes up
     the images of different mosaics in batches of more than four, a mosaic's cells are always its own.
 
     Args:
@@ -206,6 +207,9 @@ def _contrastiveness(case: Case, mosaics: list[_Mosaic]) -> Array:
     result = []
     for mosaic, relevance, scores in zip(mosaics, maps, alone, strict=True):
         chances = softmax(scores[0])[mosaic.references]
+        if chances[mosaic.positive] == 0:
+            result.append(np.nan)
+            continue
         cells = 2 * chances / chances[mosaic.positive] - 1
         worth = _cells(cells, *mosaic.picture.shape[-2:])
         result.append(max(0.0, np.sum(worth * relevance[0]) / (relevance[0].sum() + _EPSILON)))

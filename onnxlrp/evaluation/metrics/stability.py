@@ -76,17 +76,19 @@ def sensitivity(case: Case, settings: Settings) -> Parts:
 def local_lipschitz(case: Case, settings: Settings) -> Parts:
     """The largest change of the map by the change of the sample, Euclidean norms (Alvarez-Melis and Jaakkola 2018).
 
-    quantus' LocalLipschitzEstimate takes normal noise of fixed size, and divides maps by their maximum first.
+    Maps are divided by their largest absolute value first, as they have other scales from method to method. quantus'
+    LocalLipschitzEstimate takes normal noise of fixed size.
 
     Args:
-        settings: `runs`, `radius` and `relative` as for `sensitivity`.
+        settings: `runs`, `radius` and `relative` as for `sensitivity`; `normalise` 0 leaves maps as they are.
 
     Raises:
         UsageError: the explained input holds token ids.
     """
     constants = []
     for one in _disturbed(case, settings, "local-lipschitz"):
-        change = np.linalg.norm(one.maps[1:] - one.maps[0], axis=1)
+        every = _by_largest(one.maps) if settings["normalise"] else one.maps
+        change = np.linalg.norm(every[1:] - every[0], axis=1)
         moved = np.linalg.norm(one.values[1:] - one.values[0], axis=1)
         constants.append(np.max(np.divide(change, moved, out=np.full_like(change, np.nan), where=moved > 0)))
     return {"constant": np.asarray(constants)}
@@ -123,6 +125,12 @@ def _relative(rows: Array) -> Array:
     return np.asarray(np.linalg.norm((rows[1:] - rows[0]) / _not_zero(rows[0]), axis=1))
 
 
+def _by_largest(rows: Array) -> Array:
+    """Each row in shares of its largest absolute value."""
+    most = np.abs(rows).max(axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, most, out=np.zeros_like(rows), where=most > 0))
+
+
 def _not_zero(numbers: Array) -> Array:
     return np.where(numbers == 0, _LEAST, numbers)
 
@@ -148,7 +156,7 @@ register(
         "Alvarez-Melis and Jaakkola 2018, arXiv:1806.08049",
         {"constant": "lower"},
         local_lipschitz,
-        _SETTINGS,
+        {**_SETTINGS, "normalise": 1},
         needs=("continuous",),
         cost=11,
     )

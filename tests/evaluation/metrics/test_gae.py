@@ -141,6 +141,15 @@ def test_without_labels_cells_are_scored_by_the_predictions(known: dict[str, Any
     np.testing.assert_array_equal(gae(replace(case, labels=np.full(16, -1)), LIKELY)["gae"], by_prediction)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_label_without_any_probability_cannot_be_scored() -> None:
+    steep = subjects.Linear(np.asarray([[1e6, -1e6]]).repeat(64, axis=0), np.zeros(2))
+    values = np.abs(subjects.images(4, channels=1, size=8))
+    parts = gae(subjects.make_case(values, steep, labels=np.ones(4, np.int64)), LIKELY)
+    assert np.isnan(parts["gae"]).all()
+    assert not np.isnan(parts["local-consistency"]).all()
+
+
 def test_images_of_odd_size() -> None:
     values = subjects.images(4, channels=1, size=5)
     parts = gae(subjects.make_case(values, subjects.two_layer(25)), LIKELY)

@@ -25,18 +25,19 @@ def _of(case: Case, row: int, value: Array) -> tuple[Array, Array]:
 
 
 def test_against_a_loop(case: Case) -> None:
-    change, slope, stability = (
-        measure(case, SETTINGS) for measure in (sensitivity, local_lipschitz, relative_stability)
-    )
+    change, stability = (measure(case, SETTINGS) for measure in (sensitivity, relative_stability))
+    slope, scaled = (local_lipschitz(case, {**SETTINGS, "normalise": normalise}) for normalise in (0, 1))
     left_out = 0
     for row in range(4):
         value = case.values[row]
         own, scores = _of(case, row, value)
-        changes, slopes, by_input, by_output = [], [], [], []
+        changes, slopes, scaled_slopes, by_input, by_output = [], [], [], [], []
         for added in noise(case, row, SETTINGS):
             other, others = _of(case, row, value + added)
             changes.append(np.linalg.norm(other - own) / np.linalg.norm(own))
             slopes.append(np.linalg.norm(other - own) / np.linalg.norm(added))
+            scaled_change = other / np.abs(other).max() - own / np.abs(own).max()
+            scaled_slopes.append(np.linalg.norm(scaled_change) / np.linalg.norm(added))
             if others.argmax() != scores.argmax():
                 left_out += 1
                 continue
@@ -45,6 +46,7 @@ def test_against_a_loop(case: Case) -> None:
             by_output.append(moved / np.linalg.norm(others - scores))
         np.testing.assert_allclose([change["maximum"][row], change["average"][row]], [max(changes), np.mean(changes)])
         np.testing.assert_allclose(slope["constant"][row], max(slopes))
+        np.testing.assert_allclose(scaled["constant"][row], max(scaled_slopes))
         np.testing.assert_allclose([stability["input"][row], stability["output"][row]], [max(by_input), max(by_output)])
     assert left_out, "no variant with another prediction: the test shows less than it should"
 
@@ -52,7 +54,7 @@ def test_against_a_loop(case: Case) -> None:
 def test_maps_that_never_change_are_stable(case: Case) -> None:
     fixed = replace(case, method=subjects.constant(case.values)(case.subject))
     for measure in (sensitivity, local_lipschitz, relative_stability):
-        for name, numbers in measure(fixed, SETTINGS).items():
+        for name, numbers in measure(fixed, {**SETTINGS, "normalise": 1}).items():
             np.testing.assert_array_equal(numbers, 0, err_msg=name)
 
 
@@ -61,7 +63,7 @@ def test_the_constant_of_a_linear_map_is_its_largest_weight_at_most() -> None:
     case = subjects.make_case(
         np.random.default_rng(0).normal(size=(3, 1)), subjects.Linear(np.asarray([[2.5, -1.0]]), np.zeros(2))
     )
-    np.testing.assert_allclose(local_lipschitz(case, {**SETTINGS, "relative": 0})["constant"], 2.5)
+    np.testing.assert_allclose(local_lipschitz(case, {**SETTINGS, "relative": 0, "normalise": 0})["constant"], 2.5)
 
 
 def test_noise_is_relative_to_the_sample_unless_it_is_not(case: Case) -> None:
