@@ -157,8 +157,10 @@ def _print(found: Evaluation) -> None:
 
 def cell_text(cell: Cell) -> str:
     """`0.123 [0.11, 0.14] *`."""
+    from onnxlrp.evaluation.summary import short
+
     if not cell.count:
         return "-"
     mark = " *" if cell.best else " ~" if cell.level else ""
-    spread = f" [{cell.low:.3g}, {cell.high:.3g}]" if cell.count > 1 else ""
-    return f"{cell.mean:.3g}{spread}{mark}"
+    spread = f" [{short(cell.low)}, {short(cell.high)}]" if cell.count > 1 else ""
+    return f"{short(cell.mean)}{spread}{mark}"

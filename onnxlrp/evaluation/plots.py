@@ -9,11 +9,11 @@ from html import escape
 import numpy as np
 
 from onnxlrp.evaluation.case import Array
-from onnxlrp.evaluation.summary import Cell, Line
+from onnxlrp.evaluation.summary import Cell, Line, short
 
 #: Colours that people with colour-blindness tell apart (Okabe and Ito 2008), and darker ones for more methods.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#5f6b6d", "#8c510a", "#222222")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 320, 64, 16, 12, 44
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 320, 84, 24, 12, 44
 _ROW, _LABELS, _VALUES = 24, 190, 190
 
 
@@ -75,7 +75,7 @@ def bar_chart(line: Line, order: Sequence[str]) -> str:
 
 
 def _value(cell: Cell) -> str:
-    return f"{cell.mean:.3g}" + (f"  [{cell.low:.3g}, {cell.high:.3g}]" if cell.count > 1 else "")
+    return short(cell.mean) + (f"  [{short(cell.low)}, {short(cell.high)}]" if cell.count > 1 else "")
 
 
 def _limits(values: Array) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def _axes(low: float, high: float, x_title: str, y_title: str) -> Iterator[str]:
         value = low + part * (high - low)
         y = _y(value, low, high)
         yield f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" stroke="#e2e2e2"/>'
-        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
         yield f'<text x="{_x(part):.1f}" y="{bottom + 16}" text-anchor="middle">{part:.0%}</text>'
     yield f'<text x="{_x(0.5):.1f}" y="{bottom + 34}" text-anchor="middle">{escape(x_title)}</text>'
     yield (

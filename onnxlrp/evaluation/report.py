@@ -15,7 +15,7 @@ from onnxlrp.evaluation.case import Array
 from onnxlrp.evaluation.evaluate import Evaluation
 from onnxlrp.evaluation.plots import bar_chart, curve_chart
 from onnxlrp.evaluation.sample import Layout, Sample, samples
-from onnxlrp.evaluation.summary import Cell
+from onnxlrp.evaluation.summary import Cell, short
 from onnxlrp.explain.colours import Scale, scale_for
 from onnxlrp.explain.files import png, write
 from onnxlrp.explain.picture import heatmap_picture
@@ -132,8 +132,8 @@ def _cell(cell: Cell) -> str:
     if not cell.count:
         return '<td class="number">-</td>'
     kind = " best" if cell.best else " level" if cell.level else ""
-    spread = f" <small>[{cell.low:.3g}, {cell.high:.3g}]</small>" if cell.count > 1 else ""
-    return f'<td class="number{kind}">{cell.mean:.3g}{spread}</td>'
+    spread = f" <small>[{short(cell.low)}, {short(cell.high)}]</small>" if cell.count > 1 else ""
+    return f'<td class="number{kind}">{short(cell.mean)}{spread}</td>'
 
 
 def _examples(examples: Sequence[Example], layout: Layout) -> Iterator[str]:

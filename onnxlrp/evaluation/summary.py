@@ -55,6 +55,11 @@ class Line:
         return "↑" if self.better == "higher" else "↓"
 
 
+def short(value: float) -> str:
+    """A number for reading: three digits, large ones whole."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
 @dataclass(frozen=True)
 class Curve:
     """The mean of a curve for each method, and how many samples it is of."""

@@ -1,0 +1,1 @@
+"""What tools/evaluation.py measures, and how its page is written."""
