@@ -7,7 +7,7 @@ these matrices by the textbook formulas of tests/support/replicas.py. (Guillemot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,51 +15,27 @@ import numpy as np
 import onnx
 import pytest
 
-import onnxlrp
 from onnxlrp.tables import RuleTable, parse_table
-from tests.support.evaluate import relative_l2, run_reference, to_float64
+from tests.support.chains import (
+    FLAT,
+    RELU,
+    Op,
+    Shape,
+    apply,
+    back,
+    built,
+    conv,
+    emitted_map,
+    gemm,
+    norm,
+    replica,
+    transposed,
+)
+from tests.support.evaluate import relative_l2
 from tests.support.models import Net
-from tests.support.replicas import Dense, dense, propagate
+from tests.support.replicas import dense
 
-Array = np.ndarray
-RNG = np.random.default_rng(11)
-Shape = tuple[int, ...]
 RULES: Mapping[str, str] = {"epsilon": "", "z-plus": "", "gamma": "gamma = 0.5", "alpha-beta": ""}
-DEFAULTS = {"epsilon": 1e-6, "alpha": 2.0, "beta": 1.0, "gamma": 0.5}
-
-
-@dataclass(frozen=True)
-class Op:
-    """An operator with its constants."""
-
-    name: str
-    constants: tuple[Array, ...] = ()
-    attributes: tuple[tuple[str, Any], ...] = ()
-
-    def add(self, net: Net, x: str) -> str:
-        return net.op(self.name, x, *map(net.constant, self.constants), **dict(self.attributes))
-
-
-def norm(channels: int, *, signs: bool = False) -> Op:
-    scale = RNG.uniform(0.5, 2.0, channels) * (np.resize([1, -1], channels) if signs else 1)
-    values = (scale, RNG.normal(size=channels), RNG.normal(size=channels), RNG.uniform(0.3, 3.0, channels))
-    return Op("BatchNormalization", values, (("epsilon", 1e-3),))
-
-
-def conv(into: int, out: int, pads: int = 0, *, bias: bool = True) -> Op:
-    constants = (RNG.normal(size=(out, into, 3, 3)), *((RNG.normal(size=out),) if bias else ()))
-    return Op("Conv", constants, (("pads", [pads] * 4),))
-
-
-def transposed(into: int, out: int) -> Op:
-    return Op("ConvTranspose", (RNG.normal(size=(into, out, 2, 2)), RNG.normal(size=out)), (("strides", [2, 2]),))
-
-
-def gemm(into: int, out: int) -> Op:
-    return Op("Gemm", (RNG.normal(size=(into, out)), RNG.normal(size=out)))
-
-
-RELU, FLAT = Op("Relu"), Op("Flatten")
 
 
 @dataclass(frozen=True)
@@ -75,20 +51,6 @@ class Placement:
 
     def model(self) -> onnx.ModelProto:
         return built(self.ops, self.shape)
-
-
-def built(ops: Sequence[Op], shape: Shape) -> onnx.ModelProto:
-    net = Net(np.float64)
-    y = net.input("x", ["n", *shape])
-    for op in ops:
-        y = op.add(net, y)
-    return net.model(y)
-
-
-def apply(ops: Sequence[Op], x: Array) -> Array:
-    model = built(ops, x.shape)
-    (y,) = run_reference(model, {"x": x[None]}).values()
-    return y[0]
 
 
 PLACEMENTS = {
@@ -110,33 +72,6 @@ def table(rule: str, **top: Any) -> RuleTable:
     head = "".join(f"{key} = {str(value).lower()}\n" for key, value in top.items())
     text = f'{head}[[rule]]\nkind = ["linear", "affine"]\nrule = "{rule}"\n{RULES[rule]}\n'
     return parse_table(text, name="test", source="test.toml")
-
-
-def emitted_map(model: onnx.ModelProto, rules: RuleTable, x: Array) -> tuple[Array, Array]:
-    """(relevance of x, output) for the largest element of the output."""
-    emitted = onnxlrp.convert(model, rules=rules)
-    found = run_reference(to_float64(emitted), {"x": x[None]})
-    return found["x_relevance"][0], found[model.graph.output[0].name][0]
-
-
-def back(op: Dense, rule: str, x: Array, relevance: Array) -> Array:
-    return propagate(op, rule, DEFAULTS, x, relevance)
-
-
-def replica(runs: Sequence[Sequence[Op]], rule: str, x: Array) -> tuple[Array, Array]:
-    """(relevance of x, output) with every run that is no Relu as one dense layer."""
-    values, layers = [x], []
-    for run in runs:
-        if run == (RELU,):
-            layers.append(None)
-            values.append(np.maximum(values[-1], 0))
-        else:
-            layers.append(dense(lambda v, run=run: apply(run, v), values[-1].shape))
-            values.append(layers[-1](values[-1]))
-    relevance = values[-1] * np.eye(values[-1].size)[values[-1].argmax()]
-    for layer, value in zip(reversed(layers), reversed(values[:-1]), strict=True):
-        relevance = relevance if layer is None else back(layer, rule, value, relevance)
-    return relevance, values[-1]
 
 
 @pytest.mark.parametrize("rule", RULES)
