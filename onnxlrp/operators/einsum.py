@@ -11,6 +11,7 @@ from onnxlrp.graph.view import Dim, Graph, Node
 from onnxlrp.operators.behaviour import Fixed, Linear, Map, Product, Refusal, Term, Weighted
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation, register
+from onnxlrp.operators.scan import scan_signal
 
 _ELLIPSIS = "..."
 
@@ -173,7 +174,8 @@ def einsum(at: Situation) -> Linear | Product | Refusal:
         def partial(b: Builder, g: str, factor: str) -> str:
             return beside(b, g, factor, (second if factor == first.x else first).x)
 
-        return Product(first.x, second.x, y, partial, signal=None, beside=beside, note="two data operands")
+        signal = scan_signal(at, first.x, second.x)
+        return Product(first.x, second.x, y, partial, signal, beside=beside, note="two data operands")
     own, other = (first, second) if at.is_active(0) else (second, first)
 
     def weighted_forward(b: Builder, value: str, weight: str, bias: str | None) -> str:

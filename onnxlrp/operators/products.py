@@ -8,6 +8,7 @@ from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Elementwise, Product, Scaling
 from onnxlrp.operators.own import own_function
 from onnxlrp.operators.registry import Situation, find, register
+from onnxlrp.operators.scan import scan_signal
 from onnxlrp.operators.written_out import activation_written_out
 from onnxlrp.understand.facts import Facts, Range
 
@@ -31,9 +32,11 @@ def gate_of(facts: Facts, a: str, b: str) -> str | None:
 
 
 def signal_of(at: Situation, a: str, b: str) -> str | None:
-    """The factor that is not a gate, where the other one is."""
+    """The factor that is not a gate, where the other one is; in a state-space scan the input or the state."""
     gate = gate_of(at.facts, a, b) if a != b else None
-    return None if gate is None else (b if gate == a else a)
+    if gate is None:
+        return scan_signal(at, a, b) if a != b else None
+    return b if gate == a else a
 
 
 def attention_roles(a: str, b: str, signal: str | None) -> tuple[str, str]:
@@ -106,7 +109,10 @@ def mul(at: Situation) -> Product | Scaling:
             written_out=activation_written_out(at, x, c if x == a else a),
             note=what,
         )
-    note = f"{c if signal == a else a} is bounded, hence a gate" if signal else "neither factor is a gate"
+    note = "neither factor is a gate"
+    if signal:
+        why = "is bounded, hence a gate" if gate_of(at.facts, a, c) else "belongs to the scan over a state"
+        note = f"{c if signal == a else a} {why}"
     return Product(a, c, y, partial, signal, True, roles=_gated_roles(at, a, c), beside=beside, note=note)
 
 

@@ -41,6 +41,7 @@ EXPECTED = {
     },
     "pe-aware": {**ZERO, "product": "half"},
     "cp-lrp": {**ZERO, "attention": "signal"},
+    "mamba-lrp": {**ZERO, "attention": "signal"},
     "dpa": {**ZERO, "product": "dpa", "attention": "dpa"},
     "attnlrp-gamma": {**ZERO, "input": "gamma", "conv": "gamma", "dense": "gamma", "product": "half"},
     "epsilon": {**USUAL, "input": "epsilon", "conv": "epsilon", "dense": "epsilon"},
