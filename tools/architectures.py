@@ -80,7 +80,7 @@ def main(
             console.print(_line(row), markup=False, soft_wrap=True)
     found = store.read(results)
     measured = {(r.group, r.name) for r in found}
-    unmeasured = [n.name for n in networks() if (n.group, n.name) not in measured]
+    unmeasured = [n for n in networks() if (n.group, n.name) not in measured]
     output.write_text(report.markdown(found, unmeasured), encoding="utf-8")
     console.print(f"written: {output}")
     sys.exit(1 if any(r.stage in ("convert", "verify") for r in found) else 0)

@@ -133,7 +133,9 @@ def _row(about: Row, path: Path, dynamic: str, maps: list[Array], tell: Tell) ->
             maps.append(relevance(path, sample, about.rules))
     except Exception as error:
         return about.failed("verify", short(error))
-    apart = difference(maps[0], maps[1]) if len(maps) == 2 else None
+    if len(maps) == 2:
+        each = [difference(a, b) for a, b in zip(*maps, strict=True)]
+        found = replace(found, apart=difference(*maps), apart_median=float(np.median(each)))
     return replace(
         found,
         group=about.group,
@@ -142,7 +144,6 @@ def _row(about: Row, path: Path, dynamic: str, maps: list[Array], tell: Tell) ->
         size=about.size,
         rules=about.rules,
         parameters=about.parameters,
-        apart=apart,
     )
 
 

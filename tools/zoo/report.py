@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 
 import onnx
 import onnxruntime
 
 from onnxlrp.version import VERSION
+from zoo.network import Network
 from zoo.row import Row
 
 GROUPS = ("classification", "segmentation", "detection", "timm")
@@ -17,58 +18,102 @@ GROUPS = ("classification", "segmentation", "detection", "timm")
 _ABOUT = """\
 Networks with random weights (BatchNorm statistics, biases and layer scales like trained ones), exported by both
 exporters of torch with a dynamic batch, converted and verified on three images: the forward pass is unchanged, the
-ledger of every step closes, every value is finite, and each sample alone gives the same map. *Apart* is the relative L2
-distance between the maps of class 0 of both exports, in float32. *Image* is the height and width in pixels.
+ledger of every step closes, every value is finite, and each sample alone gives the same map. Of timm one of the
+smallest networks of each family is taken, on the smallest image that it works with.
 
-A network that torch itself cannot export counts as such, not as one that onnxlrp cannot convert."""
+* *Image* is the height and width in pixels, *parameters* are in millions, *seconds* those of the conversion.
+* *Forward* is the largest difference of the outputs over their largest value, *gap* the widest gap of the ledger,
+  relative to the relevance that arrived there, and *where* the node with that gap, its operator and its rule.
+* *Batch* is the relative L2 distance between the map of a sample alone and with others, *apart* that between the maps
+  of class 0 of both exports, in float32, for all samples together and for the median sample: where a sum nearly
+  cancels, relevance is divided by what is left of it, and rounding alone moves the whole map of that sample.
+
+A network that torch itself cannot export, an export that onnxruntime cannot run as it is, and one that was cut off
+because this machine has too little time or memory for it count as such: neither as converted nor as failed."""
+
+#: What a row can say, in the order of the columns of the totals; see `Row.stage`.
+_OUTCOMES = {
+    "refused": ("convert",),
+    "failed": ("verify",),
+    "not exported": ("build", "export"),
+    "export does not run": ("run",),
+    "cut off": ("limits",),
+}
 
 
-def markdown(rows: Sequence[Row], unmeasured: Sequence[str] = ()) -> str:
-    """The page of all rows; `unmeasured` are the names of networks of which there is none."""
+def markdown(rows: Sequence[Row], unmeasured: Sequence[Network] = ()) -> str:
+    """The page of all rows; `unmeasured` are the networks of which there is none."""
+    by_group = {group: [r for r in rows if r.group == group] for group in GROUPS}
     parts = [
         "# Architectures",
         "<!-- Written by tools/architectures.py. -->",
         _ABOUT,
         "## Totals",
         _table(
-            ("networks of", "networks", "exports", "converted and verified", "refused", "failed", "not exported"),
-            [_totals(group, [r for r in rows if r.group == group]) for group in GROUPS],
+            ("networks of", "networks", "measured", "both exports", "one export", "share", *_OUTCOMES),
+            [_totals(g, by_group[g], sum(n.group == g for n in unmeasured)) for g in GROUPS],
         ),
+        "*Both* and *one* count networks of which that many exports are converted and verified; the *share* is that of "
+        "networks that are converted and verified in every export that torch wrote and that ran here. The other columns"
+        " count exports.",
         f"Versions: onnxlrp {VERSION}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, "
-        f"torch {version('torch')}, Python {platform.python_version()}.",
+        f"torch {version('torch')}, torchvision {version('torchvision')}, timm {version('timm')}, "
+        f"Python {platform.python_version()}.",
     ]
     if unmeasured:
-        parts.append(f"Not measured yet: {len(unmeasured)} networks ({', '.join(f'`{n}`' for n in unmeasured)}).")
-    for group in GROUPS:
-        inside = sorted((r for r in rows if r.group == group), key=lambda r: (r.name, r.exporter))
-        failed = [r for r in inside if not r.passed]
+        parts.append(f"Not measured yet: {', '.join(f'`{n.name}` ({n.group})' for n in unmeasured)}.")
+    for group, inside in by_group.items():
         if inside:
-            parts.append(f"## {group}")
-        if failed:
-            rest = [(f"`{r.name}`", r.exporter, r.stage, r.reason) for r in failed]
-            parts += ["What was not converted and verified:", _table(("network", "exporter", "at", "reason"), rest)]
-        good = [r for r in inside if r.passed]
-        if good:
-            parts.append(_table(_HEADER, [_cells(r) for r in good]))
+            parts += [f"## {group}", *_group(sorted(inside, key=lambda r: (r.name, r.exporter)))]
     return "\n\n".join(parts) + "\n"
 
 
-_HEADER = ("network", "image", "exporter", "nodes", "seconds", "forward", "ledger", "batch", "apart", "part")
+def _group(rows: Sequence[Row]) -> list[str]:
+    parts = []
+    rest = [(f"`{r.name}`", r.exporter, _outcome(r), r.reason) for r in rows if not r.passed]
+    if rest:
+        parts += ["Not converted and verified:", _table(("network", "exporter", "outcome", "reason"), rest)]
+    good = [r for r in rows if r.passed]
+    # The group is the family of torchvision's networks, and only detectors are taken in part.
+    optional = {"family": any(r.family != r.group for r in good), "part": any(r.part for r in good)}
+    header = [h for h in _COLUMNS if optional.get(h, True)]
+    return [*parts, _table(header, [[_COLUMNS[h](r) for h in header] for r in good])] if good else parts
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    numbers = (row.forward, row.ledger, row.batch, row.apart)
-    seconds = f"{row.seconds:.1f}"
-    return (f"`{row.name}`", str(row.size), row.exporter, str(row.nodes), seconds, *map(number, numbers), row.part)
+def _outcome(row: Row) -> str:
+    return next(outcome for outcome, stages in _OUTCOMES.items() if row.stage in stages)
 
 
-def _totals(group: str, rows: Sequence[Row]) -> tuple[str, ...]:
-    def count(*stages: str) -> str:
-        return str(sum(r.stage in stages for r in rows))
+_COLUMNS: Mapping[str, Callable[[Row], str]] = {
+    "network": lambda row: f"`{row.name}`",
+    "family": lambda row: row.family,
+    "part": lambda row: row.part,
+    "parameters": lambda row: f"{row.parameters / 1e6:.1f}",
+    "image": lambda row: str(row.size),
+    "exporter": lambda row: row.exporter,
+    "nodes": lambda row: str(row.nodes),
+    "seconds": lambda row: f"{row.seconds:.1f}",
+    "forward": lambda row: number(row.forward),
+    "gap": lambda row: number(row.ledger),
+    "where": lambda row: row.widest,
+    "batch": lambda row: number(row.batch),
+    "apart": lambda row: number(row.apart),
+    "median": lambda row: number(row.apart_median),
+}
 
-    networks = len({r.name for r in rows})
-    good = str(sum(r.passed for r in rows))
-    return group, str(networks), str(len(rows)), good, count("convert"), count("verify"), count("build", "export")
+
+def _totals(group: str, rows: Sequence[Row], unmeasured: int) -> tuple[str, ...]:
+    by_network: dict[str, list[Row]] = {}
+    for row in rows:
+        by_network.setdefault(row.name, []).append(row)
+    passed = [sum(r.passed for r in found) for found in by_network.values()]
+    # What did not get as far as a conversion says nothing of it.
+    ours = [[r for r in found if r.passed or r.stage in ("convert", "verify")] for found in by_network.values()]
+    judged = [all(r.passed for r in found) for found in ours if found]
+    share = f"{100 * sum(judged) / len(judged):.0f} %" if judged else ""
+    counts = [sum(r.stage in stages for r in rows) for stages in _OUTCOMES.values()]
+    numbers = (len(by_network) + unmeasured, len(by_network), sum(p == 2 for p in passed), sum(p == 1 for p in passed))
+    return group, *map(str, numbers), share, *map(str, counts)
 
 
 def number(value: float | None) -> str:

@@ -22,7 +22,8 @@ class Row:
         widest: node, operator and rule with the widest gap of the ledger.
         stage: what failed: one of `STAGES` ("run": onnxruntime cannot run the exported model itself); empty where
             nothing did.
-        apart: distance of the maps of both exporters, on the second of them.
+        apart: distance of the maps of both exporters, all samples together, on the second of them.
+        apart_median: the same for the median of the samples.
         parameters: how many numbers the network has learned (with random weights: would have).
     """
 
@@ -43,6 +44,7 @@ class Row:
     rules: str = ""
     apart: float | None = None
     parameters: int = 0
+    apart_median: float | None = None
 
     @classmethod
     def start(cls, network: Network, exporter: str, rules: str) -> Row:
