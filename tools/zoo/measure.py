@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,20 +19,35 @@ import torch
 import onnxlrp
 from onnxlrp.errors import ConversionError, OnnxLrpError
 from onnxlrp.run.session import open_session
-from zoo.export import export
+from zoo.forms import Form, form_of
 from zoo.isolated import Job, Tell
 from zoo.network import Network
-from zoo.networks import Array, build, images
+from zoo.networks import Array
 from zoo.row import Row
 
+#: What colours the words of an error on a terminal.
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
-def measure(name: str, exporter: str, path: Path, sample: Array, rules: str, tell: Tell = lambda stage: None) -> Row:
-    """Converts and verifies one export; `tell` is given each stage as it begins."""
+
+def measure(
+    name: str,
+    exporter: str,
+    path: Path,
+    sample: Array,
+    rules: str,
+    tell: Tell = lambda stage: None,
+    **asked: Any,
+) -> Row:
+    """Converts and verifies one export; `tell` is given each stage as it begins.
+
+    Args:
+        asked: further arguments of `onnxlrp.convert`.
+    """
     nodes = len(onnx.load(path, load_external_data=False).graph.node)
     tell("convert")
     started = time.perf_counter()
     try:
-        onnxlrp.convert(path, rules=rules)
+        onnxlrp.convert(path, rules=rules, **asked)
     except ConversionError as error:
         lines = str(error).splitlines()
         spent = time.perf_counter() - started
@@ -39,13 +55,14 @@ def measure(name: str, exporter: str, path: Path, sample: Array, rules: str, tel
     seconds = time.perf_counter() - started
     tell("verify")
     try:
-        report = onnxlrp.verify(path, {"image": sample}, rules=rules)
+        report = onnxlrp.verify(path, {"image": sample}, rules=rules, **asked)
     except OnnxLrpError as error:
         trouble = _trouble_of_original(path, sample)
         stage, reason = ("run", trouble) if trouble else ("verify", short(error))
         return Row(name, exporter, nodes, seconds, reason=reason, stage=stage)
     checks = {check.name: check for check in report.checks}
     broken = [f"{c.name}: {c.detail} ({c.value:.0e})" for c in report.checks if not c.passed]
+    broken += [c.detail for c in report.checks if "zero everywhere" in c.detail]
     return Row(
         name,
         exporter,
@@ -61,11 +78,11 @@ def measure(name: str, exporter: str, path: Path, sample: Array, rules: str, tel
 
 
 def _trouble_of_original(path: Path, sample: Array) -> str:
-    """Why the exported model itself does not run on this batch, which is another than it was exported with."""
+    """Why the exported model itself does not run on this sample, whose batch is another than it was exported with."""
     try:
         open_session(path).run(None, {"image": sample})
     except Exception as error:  # onnxruntime raises its own unrelated classes
-        return f"the exported model itself does not run with a batch of {len(sample)}: {short(error)}"
+        return f"the exported model itself does not run on {list(sample.shape)}: {short(error)}"
     return ""
 
 
@@ -103,9 +120,10 @@ def rows(
 ) -> Iterator[Row]:
     """A row for each exporter; whatever goes wrong is in its `stage` and `reason`."""
     about = Row.start(network, "", rules)
+    form = form_of(network)
     tell("build")
     try:
-        model = build(network)
+        model = form.build(network)
     except Exception as error:
         yield from (replace(about, exporter=e).failed("build", short(error)) for e in exporters)
         return
@@ -116,20 +134,19 @@ def rows(
         with tempfile.TemporaryDirectory() as folder:
             tell("export")
             try:
-                path = export(model, network.size, exporter, Path(folder) / "model.onnx", dynamic)
+                path = form.export(model, network.size, exporter, Path(folder) / "model.onnx", dynamic)
             except Exception as error:  # exporters raise whatever they like
                 yield about.failed("export", short(error))
                 continue
-            yield _row(about, path, dynamic, maps, tell)
+            yield _row(about, form, path, dynamic, maps, tell)
         gc.collect()
 
 
-def _row(about: Row, path: Path, dynamic: str, maps: list[Array], tell: Tell) -> Row:
-    # Neither batch nor image is as large as it was when the model was exported.
-    sample = images(3, about.size + 32 if dynamic == "all" else about.size)
+def _row(about: Row, form: Form, path: Path, dynamic: str, maps: list[Array], tell: Tell) -> Row:
+    sample = form.sample(about.size + 32 if dynamic == "all" else about.size)
     try:
-        found = measure(about.name, about.exporter, path, sample, about.rules, tell)
-        if found.passed:
+        found = measure(about.name, about.exporter, path, sample, about.rules, tell, **form.asked)
+        if found.passed and form.compared:
             maps.append(relevance(path, sample, about.rules))
     except Exception as error:
         return about.failed("verify", short(error))
@@ -147,6 +164,8 @@ def _row(about: Row, path: Path, dynamic: str, maps: list[Array], tell: Tell) ->
     )
 
 
-def short(error: Exception) -> str:
-    """Kind and first words of an error."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def short(error: BaseException) -> str:
+    """Kind and first words of an error, of its first cause where it has one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(_STYLE.sub('', str(error)).split())[:300]}"

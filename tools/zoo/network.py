@@ -10,7 +10,8 @@ class Network:
     """A network of a library.
 
     Attributes:
-        group: "classification", "segmentation" or "detection" of torchvision, or "timm".
+        group: "classification", "segmentation", "detection" (backbones and heads) or "detectors" (whole ones) of
+            torchvision, or "timm".
         family: what it stands for: the module that it is built by in timm, its group elsewhere.
         size: height and width in pixels of an image that it takes.
         part: what of it is taken, where that is not all.

@@ -29,6 +29,8 @@ SMALLEST: Mapping[str, int] = {
     "ssd300*": 300,
     "deeplabv3*": 96,
 }
+#: The same for whole detectors.
+WHOLE: Mapping[str, int] = {"*": 96, "ssd300*": 300, "ssdlite320*": 320}
 _SMALL = 64
 #: Detectors whose heads are convolutions on feature maps; of the others the backbone is taken.
 _WITH_HEADS = ("fcos*", "retinanet*", "ssd*")
@@ -46,9 +48,10 @@ def _torchvision() -> list[Network]:
         "classification": models,
         "segmentation": models.segmentation,
         "detection": models.detection,
+        "detectors": models.detection,
     }
     return [
-        Network(group, group, name, smallest_size(name), _part(group, name))
+        Network(group, group, name, smallest_size(name, group), _part(group, name))
         for group, module in modules.items()
         for name in models.list_models(module=module)
     ]
@@ -60,9 +63,10 @@ def _part(group: str, name: str) -> str:
     return "backbone and heads" if any(fnmatch(name, p) for p in _WITH_HEADS) else "backbone"
 
 
-def smallest_size(name: str) -> int:
+def smallest_size(name: str, group: str = "") -> int:
     """Height and width of a small image that a network of torchvision can take, in pixels."""
-    fitting = [size for pattern, size in SMALLEST.items() if fnmatch(name, pattern)]
+    sizes = WHOLE if group == "detectors" else SMALLEST
+    fitting = [size for pattern, size in sizes.items() if fnmatch(name, pattern)]
     return fitting[-1] if fitting else _SMALL
 
 
@@ -84,7 +88,11 @@ def build(network: Network) -> nn.Module:
             if key.endswith(("layer_scale", "gamma", "gamma_1", "gamma_2", "ls1.gamma", "ls2.gamma")):
                 value.uniform_(0.2, 1.0)  # initialised to 1e-6, a block would do nothing
         for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            if not isinstance(module, (nn.Conv2d, nn.Linear)):
+                continue
+            if not module.weight.any():  # a classifier that starts from nothing hands nothing back
+                module.weight.normal_(0.0, 0.02)
+            if module.bias is not None:
                 module.bias.normal_(0.0, 0.1)
     return model
 

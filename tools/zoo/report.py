@@ -13,7 +13,7 @@ from onnxlrp.version import VERSION
 from zoo.network import Network
 from zoo.row import Row
 
-GROUPS = ("classification", "segmentation", "detection", "timm")
+GROUPS = ("classification", "segmentation", "detection", "detectors", "timm")
 
 _ABOUT = """\
 Networks with random weights (BatchNorm statistics, biases and layer scales like trained ones), exported by both
@@ -27,6 +27,10 @@ smallest networks of each family is taken, on the smallest image that it works w
 * *Batch* is the relative L2 distance between the map of a sample alone and with others, *apart* that between the maps
   of class 0 of both exports, in float32, for all samples together and for the median sample: where a sum nearly
   cancels, relevance is divided by what is left of it, and rounding alone moves the whole map of that sample.
+
+*Detection* stands for the detectors' networks, with or without their heads, up to where boxes are sorted out.
+*Detectors* are whole: one image in, boxes, scores and labels out, `convert --output scores --target seed`, so that a
+seed of one 1 explains the score of one box. Relevance goes through the boxes that were chosen and not into the choice.
 
 A network that torch itself cannot export, an export that onnxruntime cannot run as it is, and one that was cut off
 because this machine has too little time or memory for it count as such: neither as converted nor as failed."""
