@@ -121,7 +121,25 @@ def _carry(
     """The rule of a step, or its bodies."""
     if isinstance(step.behaviour, Control):
         return control.carry(context, step.behaviour, here, partial(run_body, normalisation=normalisation))
-    return carry_out(context, step.rule, step.behaviour, here, step.parameters)
+    found = carry_out(context, step.rule, step.behaviour, here, step.parameters)
+    return _with_detours(context, step, found) if step.detours else found
+
+
+def _with_detours(
+    context: Context, step: Step, contributions: list[tuple[str, Relevance]]
+) -> list[tuple[str, Relevance]]:
+    """What goes to the terms of a sum, with what the derivative of one term says of another."""
+    b, facts = context.b, context.facts
+    found = dict(contributions)
+    for way in step.detours:
+        m = found[way.source].as_multiplier(b, facts, way.source)
+        start = {way.source: (Relevance(m, way.source),)}
+        walked = walk(b, facts, Program(way.steps), start, (way.end,), way.tensors, Ledger())
+        if way.end in walked.relevance:
+            back = walked.relevance[way.end].as_multiplier(b, facts, way.end)
+            own = found[way.end].as_multiplier(b, facts, way.end)
+            found[way.end] = Relevance(b.add(own, back), way.end)
+    return list(found.items())
 
 
 def run_body(

@@ -12,7 +12,10 @@ from onnxlrp.graph.view import Node, reads
 from onnxlrp.operators.behaviour import Behaviour, Linear, Product, Refusal, Stop
 from onnxlrp.operators.registry import DECLARED, Situation, find
 from onnxlrp.planning.control import CONTROL, BodyProgram, Control, Surroundings
+from onnxlrp.planning.detours import with_detours
 from onnxlrp.planning.paths import Paths
+from onnxlrp.planning.steps import Program as Program
+from onnxlrp.planning.steps import Step as Step
 from onnxlrp.rules.dispatch import obstacle, receivers
 from onnxlrp.tables.match import match
 from onnxlrp.tables.model import Entry, RuleTable, StepFacts
@@ -33,44 +36,6 @@ _DEFAULTS: Mapping[str, str] = {
     "tree": "path",
 }
 _DEFAULT_PARAMETERS: Mapping[str, Any] = {"epsilon": 1e-6, "stabiliser": "sign", "bias": "absorb"}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the relevance pass: what it is, and which rule treats it."""
-
-    nodes: tuple[Node, ...]
-    behaviour: Behaviour | Control
-    rule: str
-    parameters: Mapping[str, Any]
-    reason: str
-    stopped: tuple[str, ...] = ()
-    operator: str = ""
-
-    @property
-    def receivers(self) -> tuple[str, ...]:
-        """The tensors that it sends relevance to."""
-        if isinstance(self.behaviour, Control):
-            return self.behaviour.data
-        return receivers(self.rule, self.behaviour)
-
-    @property
-    def inner(self) -> tuple[Step, ...]:
-        """The steps inside its bodies."""
-        bodies = self.behaviour.bodies if isinstance(self.behaviour, Control) else ()
-        return tuple(step for body in bodies for step in body.program.steps)
-
-    @property
-    def name(self) -> str:
-        """The node after which emitted nodes are named."""
-        return self.nodes[-1].name
-
-
-@dataclass(frozen=True)
-class Program:
-    """Steps from one target back to the explained inputs."""
-
-    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
@@ -137,7 +102,7 @@ class Planner:
                 continue
             steps.append(step)
             receiving.update(x for x in step.receivers if x in self.paths.forward)
-        return Program(tuple(steps))
+        return Program(with_detours(steps))
 
     def _is_origin(self, node: Node) -> bool:
         """Whether a node makes explained tensors (embeddings that were looked up) of nothing that is explained."""

@@ -33,6 +33,7 @@ _LINEAR: dict[str, _Single] = {
     "relative": relative.relative,
     "pass": other.pass_linear,
     "gradient": linear.gradient,
+    "held": linear.held,
 }
 _ELEMENTWISE: dict[str, _Single] = {
     "pass": other.pass_elementwise,
@@ -47,6 +48,7 @@ _PRODUCT: dict[str, _Single] = {
     "dpa": other.dual_path,
     "absolute-magnitude": absolute.product,
     "gradient": other.product_derivative,
+    "held": other.held_product,
 }
 _SCALING: dict[str, _Single] = {
     "move": other.scale,

@@ -58,6 +58,15 @@ def _full(b: Builder, term: Term, s: str) -> Relevance | None:
     return None if back is None else Relevance(back, term.x)
 
 
+def held(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
+    """The derivative, the statistics of a normalisation, its mean among them, held constant. No rule of tables."""
+    b = ctx.b
+    m = r.as_multiplier(b, ctx.facts, op.y)
+    if op.frozen is not None and not op.one_signed:
+        return [(op.terms[0].x, Relevance(b.mul(m, op.frozen.slope(b, False)), op.terms[0].x))]
+    return kept([(t.x, _full(b, t, m)) for t in op.terms])
+
+
 def gradient(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
     """m_i = sum_j dz_j/dx_i m_j: the derivative."""
     b = ctx.b

@@ -176,6 +176,16 @@ def dual_path(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contrib
     return found
 
 
+def held_product(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
+    """The product rule, where a divisor or a norm of the signal is held constant. No rule of tables."""
+    b = ctx.b
+    m = r.as_multiplier(b, ctx.facts, op.y)
+    if op.written_out is not None and op.signal == op.written_out.x:
+        return [(op.signal, Relevance(op.written_out.gradient(b, m), op.signal))]
+    factors = (op.signal,) if op.quotient and op.signal is not None else (op.a, op.b)
+    return [(x, Relevance(op.partial(b, m, x), x)) for x in factors]
+
+
 def product_derivative(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
     """The product or quotient rule."""
     b = ctx.b

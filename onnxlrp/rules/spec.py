@@ -177,6 +177,13 @@ _RULES: dict[str, RuleSpec] = {
                     kind="choice",
                     choices=("all", "positive"),
                 ),
+                "shortcut": Parameter(
+                    "own",
+                    "of sums. own: each term gets its own share; derivative: a term that another one was made from also"
+                    " gets what the derivative of that one says (the released code at residual additions)",
+                    kind="choice",
+                    choices=("own", "derivative"),
+                ),
                 "divide": Parameter(
                     "yes",
                     "yes: relevance is divided by the absolute output; no: it is not, so that larger inputs weigh more",

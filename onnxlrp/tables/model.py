@@ -119,4 +119,5 @@ def method_settings(table: RuleTable) -> dict[str, str]:
     """What a table says beyond its rules, as far as it is not the usual."""
     stated = {"start": table.start, "contrast": table.contrast, "normalize": table.normalize, "scale": table.scale}
     usual = {"start": "output", "contrast": "none", "normalize": "none", "scale": "none"}
-    return {key: value for key, value in stated.items() if value != usual[key]}
+    noted = {"note": table.note} if table.note else {}
+    return {**{key: value for key, value in stated.items() if value != usual[key]}, **noted}

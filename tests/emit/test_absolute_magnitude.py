@@ -18,6 +18,8 @@ import onnxlrp
 from tests.support.evaluate import cosine, relative_l2, run_onnxruntime, run_reference, to_float64
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "abslrp"
+#: The maps that each rule table is to give.
+MAPS = {"abslrp": "clean", "abslrp-reference": "repo"}
 NETWORKS = ("resnet_basic", "resnet_bottleneck", "vit")
 
 
@@ -39,19 +41,21 @@ def of_pass(name: str, rules: str, seed: np.ndarray) -> np.ndarray:
     return run_reference(emitted, {"image": image, "lrp_seed": seed})["image_relevance"]
 
 
+@pytest.mark.parametrize("rules", MAPS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_contrast_in_float64(name: str) -> None:
+def test_the_contrast_in_float64(name: str, rules: str) -> None:
     known = fixture(name)[1]
-    found = run_reference(to_float64(converted(name)), {"image": known["image"].astype(np.float64)})
+    found = run_reference(to_float64(converted(name, rules)), {"image": known["image"].astype(np.float64)})
     assert relative_l2(found["logits"], known["logits"]) < 1e-6
-    assert relative_l2(found["image_relevance"], known["clean_contrast"]) < 1e-5
+    assert relative_l2(found["image_relevance"], known[f"{MAPS[rules]}_contrast"]) < 1e-5
 
 
+@pytest.mark.parametrize("rules", MAPS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_contrast_in_float32(name: str) -> None:
+def test_the_contrast_in_float32(name: str, rules: str) -> None:
     known = fixture(name)[1]
-    found = run_onnxruntime(converted(name), {"image": known["image"]})["image_relevance"]
-    for one, expected in zip(found, known["clean_contrast"], strict=True):
+    found = run_onnxruntime(converted(name, rules), {"image": known["image"]})["image_relevance"]
+    for one, expected in zip(found, known[f"{MAPS[rules]}_contrast"], strict=True):
         assert cosine(one, expected) > 0.99999
         assert np.abs(one).max() == pytest.approx(1.0, abs=1e-4)
 
