@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from onnxlrp.evaluation.case import Array, Case
+from onnxlrp.evaluation.settings import check
 
 #: Parameters of a metric by name; every one has a default.
 Settings = Mapping[str, float]
@@ -51,15 +54,22 @@ _METRICS: dict[str, Metric] = {}
 
 
 def register(metric: Metric) -> Metric:
-    """Adds a metric.
+    """Adds a metric; its function then refuses settings that are not allowed (UsageError).
 
     Raises:
         ValueError: the name is taken.
     """
     if metric.name in _METRICS:
         raise ValueError(f"there is a metric {metric.name} already")
-    _METRICS[metric.name] = metric
-    return metric
+    measure = metric.measure
+
+    @functools.wraps(measure)
+    def checked(case: Case, settings: Settings) -> Parts:
+        check(metric.name, settings)
+        return measure(case, settings)
+
+    _METRICS[metric.name] = dataclasses.replace(metric, measure=checked)
+    return _METRICS[metric.name]
 
 
 def metrics() -> Mapping[str, Metric]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxlrp.errors import UsageError
+from onnxlrp.evaluation import registry
 from onnxlrp.evaluation.case import Case
 from onnxlrp.evaluation.registry import Metric, metrics, register
 from tests.evaluation import subjects
@@ -121,3 +122,37 @@ def test_the_table_says_what_a_user_needs(metric: Metric) -> None:
 def test_names_are_taken_once() -> None:
     with pytest.raises(ValueError, match="there is a metric gae already"):
         register(metrics()["gae"])
+
+
+def test_settings_of_a_metric_of_one_s_own_may_be_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_METRICS", {})
+    own = register(_own())
+    for value in (-3.5, 1e9):
+        assert own.measure(_images(), {"colour": value})["hue"] == [value]
+    with pytest.raises(UsageError, match=r"the setting own\.colour must be a number, not 'red'"):
+        own.measure(_images(), {"colour": "red"})  # type: ignore[dict-item]
+
+
+def _own() -> Metric:
+    def hue(case: Case, settings: Mapping[str, float]) -> Mapping[str, Any]:
+        return {"hue": [settings["colour"]]}
+
+    return Metric("own", "Which?", "nobody", {"hue": "higher"}, hue, {"colour": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "reason"),
+    [
+        ("deletion", "steps", 0, "a whole number of at least 1, not 0"),
+        ("deletion", "steps", 2.5, "a whole number of at least 1, not 2.5"),
+        ("deletion", "steps", "many", "a whole number of at least 1, not 'many'"),
+        ("infidelity", "share", 1.5, "a number of at least 0 and at most 1, not 1.5"),
+        ("sensitivity", "radius", -1, "a number of at least 0, not -1"),
+        ("sensitivity", "radius", float("nan"), "a number of at least 0, not nan"),
+        ("gae", "likely", 2, "0 or 1, not 2"),
+    ],
+)
+def test_settings_that_make_no_sense(name: str, setting: str, value: Any, reason: str) -> None:
+    metric = metrics()[name]
+    with pytest.raises(UsageError, match=f"the setting {name}.{setting} must be {reason}"):
+        metric.measure(_images(), {**metric.settings, setting: value})
