@@ -29,6 +29,15 @@ def parse_feed(_ctx: click.Context, _parameter: click.Parameter, pairs: tuple[st
     return found
 
 
+def parse_count(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """`all`, which is 0, or a positive number."""
+    if text is None or text == "all":
+        return None if text is None else 0
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise click.BadParameter(f"{text!r} is no count; write all, or a number such as 16")
+    return int(text)
+
+
 _TEXT = (
     click.option(
         "--text",
@@ -70,6 +79,13 @@ _TEXT = (
         "--similar-to",
         metavar="TEXT",
         help="Text: explain the cosine between the embeddings of the text and of this one.",
+    ),
+    click.option(
+        "--pairs-of-tokens",
+        callback=parse_count,
+        metavar="all|N",
+        help="Text, with --similar-to: also share the cosine among pairs of tokens, with one pass for each number of "
+        "the embeddings, or for the N that count most.",
     ),
     click.option(
         "--pooling",

@@ -39,6 +39,8 @@ class TextOptions:
             that it is preferred to.
         generate: how many tokens a language model is to generate, each with a map of its own.
         similar_to: explained is the cosine between the embeddings of the text and of this one.
+        pairs_of_tokens: with `similar_to`: the cosine is shared among pairs of tokens as well, with one pass for each
+            of so many numbers of the embeddings, the ones with the largest products; 0 for all of them.
         pooling: how the vectors of the tokens become one embedding: mean, first, last or none; None goes by the shape.
     """
 
@@ -49,6 +51,7 @@ class TextOptions:
     rather_than_token: str | None = None
     generate: int = 0
     similar_to: str | None = None
+    pairs_of_tokens: int | None = None
     pooling: str | None = None
 
 
@@ -107,6 +110,8 @@ def _check(texts: Sequence[str], options: TextOptions, asked: Asked) -> None:
         )
     if options.pooling is not None and (options.similar_to is None or options.pooling not in POOLINGS):
         raise UsageError(f"pooling goes with a text to be similar to, and is one of {', '.join(POOLINGS)}")
+    if options.pairs_of_tokens is not None and options.similar_to is None:
+        raise UsageError("pairs of tokens are those of two similar texts: name a text to be similar to")
     if options.generate and targeted:
         raise UsageError("a generated text explains each of its tokens: leave target, token and position out")
 
@@ -137,7 +142,8 @@ def _opened(
     """What explains one text, or a pair, and what all of them share."""
     other = options.similar_to
     if other is not None:
-        towers = open_towers(model, asked, top, tokenizer, options.feed, data, options.pooling)
+        pairs = options.pairs_of_tokens
+        towers = open_towers(model, asked, top, tokenizer, options.feed, data, options.pooling, pairs)
         return lambda text, _: towers.explain(text, other), towers.job
     opened = _open(model, asked, options, data, labels, top, tokenizer)
     job = replace(opened.job, part="generated") if options.generate else opened.job

@@ -2,7 +2,7 @@
 
 The cosine u v / (|u| |v|) is linear in u while the norms stand still, which is the usual rule for normalisations. So
 one pass through the model of each text, seeded with the embedding of the other over both norms, shares the cosine among
-its tokens. (BiLRP, Eberle et al. 2020, goes on to pairs of tokens, with one pass for each number of an embedding.)
+its tokens. `text_pairs` goes on to pairs of tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.session import Asked, Explainer, Model, open_seeded
 from onnxlrp.explain.text_inputs import find_text_inputs
 from onnxlrp.explain.text_model import TextModel
+from onnxlrp.explain.text_pairs import Way, pairs_of_tokens
 from onnxlrp.explain.text_results import Found, Pass
 from onnxlrp.explain.text_tokens import Encoded, TextTokenizer
 from onnxlrp.read.load import load
@@ -43,6 +44,8 @@ class Towers:
     first: Tower
     second: Tower
     pooling: str | None
+    numbers: int | None = None
+    """How many numbers of the embeddings are explained for pairs of tokens: 0 for all, None for no pairs."""
 
     @property
     def job(self) -> Job:
@@ -73,8 +76,16 @@ class Towers:
                 passes.append(_pass(tower, texts, seed, title, k, plain))
             else:
                 passes.append(_pass(tower, texts, seed, title, None, (plain[k],)))
+        pairs = None
+        if self.numbers is not None:
+            first_way, second_way = (
+                _way(tower, texts, raw[k], pools[k], k if together else 0, len(encoded[k].ids))
+                for k, (tower, texts) in enumerate(ways)
+            )
+            pairs = pairs_of_tokens((first_way, second_way), vectors, self.numbers)
         arrays = {"cosine": np.asarray(cosine), "embeddings": np.stack(vectors).astype(np.float32)}
-        return Found(text, other, tuple(passes), arrays=arrays, notes=tuple(n for said in notes for n in said))
+        said = tuple(note for found in notes for note in found)
+        return Found(text, other, tuple(passes), arrays=arrays, notes=said, pairs=pairs)
 
 
 def open_towers(
@@ -85,6 +96,7 @@ def open_towers(
     feed: Mapping[str, str],
     data: Mapping[str, Value],
     pooling: str | None,
+    numbers: int | None = None,
 ) -> Towers:
     """A model with one embedding for both texts, or with two outputs, each the embedding of the text of its own inputs.
 
@@ -111,7 +123,7 @@ def open_towers(
             f"the model takes {groups} texts and {len(towers)} embeddings were named: with two inputs of token ids "
             "name both embeddings, --output A --output B, with a single one just one"
         )
-    return Towers(towers[0], towers[-1], pooling)
+    return Towers(towers[0], towers[-1], pooling, numbers)
 
 
 def _output(tower: Tower, texts: tuple[Encoded, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -150,6 +162,14 @@ def _seed(output: np.ndarray, weights: np.ndarray | None, direction: np.ndarray)
     seed = np.zeros(output.shape)
     seed[0] = direction if weights is None else weights[:, None] * direction
     return seed
+
+
+def _way(
+    tower: Tower, texts: tuple[Encoded, ...], output: np.ndarray, weights: np.ndarray | None, group: int, count: int
+) -> Way:
+    feeds, _ = tower.scout.feeds(texts)
+    ids = tower.scout.inputs.ids[group]
+    return Way(tower.seeded, feeds, ids, count, lambda direction: _seed(output, weights, direction))
 
 
 def _pass(

@@ -54,6 +54,8 @@ def _page(result: TextResult, job: Job) -> Iterator[str]:
     if result.generated is not None:
         yield f"<h2>Generated</h2><p>{escape(result.generated)}</p>"
         yield from _matrix(result.maps)
+    if result.pairs:
+        yield from _pairs(result)
     for one in result.maps:
         yield from _map(one, len(result.maps) > 1)
     for note in result.notes:
@@ -141,6 +143,21 @@ def _matrix(maps: Sequence[TextMap]) -> Iterator[str]:
         yield f"<tr><th>{escape(token.text)}</th>{cells}</tr>"
     yield "</table></div>"
     yield "<figcaption>Each column shows what one generated token rests on, on its own scale.</figcaption></figure>"
+
+
+def _pairs(result: TextResult) -> Iterator[str]:
+    """One row for each token of the first text, one column for each token of the second."""
+    first, second = (one.tokens for one in result.maps)
+    largest = max((abs(value) for row in result.pairs for value in row), default=0.0)
+    scale = Scale(largest or 1.0, 0.0, empty=not largest)
+    yield '<h2>Pairs of tokens</h2><figure><div class="wide"><table class="matrix"><tr><th></th>'
+    yield "".join(f"<th>{escape(token.text)}</th>" for token in second) + "</tr>"
+    for token, row in zip(first, result.pairs, strict=True):
+        cells = "".join(f"<td {_style(value, scale)}>{value:+.2g}</td>" for value in row)
+        yield f"<tr><th>{escape(token.text)}</th>{cells}</tr>"
+    yield "</table></div>"
+    yield "<figcaption>What each pair of a token of the first and of the second text adds to the cosine.</figcaption>"
+    yield "</figure>"
 
 
 def _cell(tokens: Sequence[TokenRelevance], scale: Scale) -> str:

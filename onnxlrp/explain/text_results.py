@@ -54,6 +54,8 @@ class TextResult:
         score_kind: what the scores are: "softmax", "sigmoid" or "output" probabilities, or "" for raw outputs.
         files: everything written.
         notes: what a reader of the result should know.
+        pairs: of two similar texts what each pair of tokens adds to the cosine, one row for each token of the first
+            text, if that was asked for.
     """
 
     text: str
@@ -64,6 +66,7 @@ class TextResult:
     maps: tuple[TextMap, ...]
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    pairs: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Found:
     generated: str | None = None
     arrays: Mapping[str, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+    pairs: np.ndarray | None = None
 
 
 def planned_files(prefix: Path) -> tuple[Path, ...]:
@@ -123,8 +127,11 @@ def write_text(prefix: Path, found: Found, job: Job) -> TextResult:
     notes = list(found.notes)
     if all(token.relevance == 0 for one in maps for token in one.tokens):
         notes.append("all relevance is zero")
+    pairs = () if found.pairs is None else tuple(tuple(map(float, row)) for row in found.pairs)
     result = TextResult(
-        found.text, found.pair, found.generated, found.top, found.score_kind, maps, files, tuple(dict.fromkeys(notes))
+        *(found.text, found.pair, found.generated, found.top, found.score_kind, maps, files),
+        notes=tuple(dict.fromkeys(notes)),
+        pairs=pairs,
     )
     write(files[0], page(result, job))
     write(files[1], _arrays(found, maps, job))
@@ -157,5 +164,6 @@ def _arrays(found: Found, maps: Sequence[TextMap], job: Job) -> bytes:
             "tokens": names.astype(str),
             "settings": np.asarray(json.dumps(settings, ensure_ascii=False)),
             **(found.arrays or {}),
+            **({} if found.pairs is None else {"pairs": found.pairs.astype(np.float32)}),
         }
     )

@@ -104,3 +104,37 @@ def test_what_has_no_cosine(tmp_path: Path, options: TextOptions) -> None:
     number = written(f"{SUMMED} y = ReduceSum <keepdims = 0> (embedding, axis)", f"{SIZE} input_ids", "float[N] y")
     with pytest.raises(UsageError, match=r"this one is \[1\]"):
         explained(tmp_path, number, options)
+
+
+@pytest.mark.parametrize("numbers", [0, 2])
+def test_pairs_of_tokens_share_the_cosine(tmp_path: Path, options: TextOptions, numbers: int) -> None:
+    """Without layers between, R_ij = x_i . y_j / (|u| |v|), over the numbers that are explained."""
+    model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
+    result = explained(tmp_path, model, replace(options, pairs_of_tokens=numbers))
+    first, other = TABLE[FIRST], TABLE[OTHER]
+    u, v = first.sum(0), other.sum(0)
+    kept = np.argsort(-np.abs(u * v))[: numbers or None]
+    expected = first[:, kept] @ other[:, kept].T / np.linalg.norm(u) / np.linalg.norm(v)
+    np.testing.assert_allclose(np.array(result.pairs), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.load(result.files[1])["pairs"], expected, rtol=1e-4, atol=1e-6)
+    assert "Pairs of tokens" in result.files[0].read_text("utf-8")
+
+
+def test_pairs_of_tokens_of_two_towers_add_up_to_the_cosine(tmp_path: Path, options: TextOptions) -> None:
+    nodes = """
+      a = Gather(table, a_input_ids) u = ReduceSum <keepdims = 0> (a, axis)
+      b = Gather(second, b_input_ids) v = ReduceSum <keepdims = 0> (b, axis)
+    """
+    model = written(nodes, f"{SIZE} a_input_ids, int64[N,D] b_input_ids", "float[N,4] u, float[N,4] v")
+    wanted = replace(options, pairs_of_tokens=0)
+    result = explained(tmp_path, model, wanted, outputs=["u", "v"])
+    assert np.array(result.pairs).shape == (5, 5)
+    assert np.array(result.pairs).sum() == pytest.approx(result.maps[0].total, rel=1e-4)
+    np.testing.assert_allclose(np.array(result.pairs).sum(1), relevance(result, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.array(result.pairs).sum(0), relevance(result, 1), rtol=1e-4, atol=1e-6)
+
+
+def test_pairs_of_tokens_need_a_second_text(tmp_path: Path, options: TextOptions) -> None:
+    model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
+    with pytest.raises(UsageError, match="similar"):
+        explained(tmp_path, model, replace(options, similar_to=None, pairs_of_tokens=0))
