@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from onnxlrp.tables import RuleTable, parse_table, preset_text
-from tests.support.chains import DEFAULTS, FLAT, RELU, Op, built, conv, emitted_map, gemm, replica
+from tests.support.chains import DEFAULTS, FLAT, RELU, Layers, Op, built, emitted_map, replica
 from tests.support.evaluate import relative_l2
 
 Array = np.ndarray
@@ -34,7 +34,8 @@ def runs(bias: str) -> list[tuple[Op, ...]]:
     return [(with_bias(first, bias),), (RELU,), (with_bias(second, bias),), (RELU,), (FLAT, with_bias(head, bias))]
 
 
-LAYERS = (conv(2, 3, 1), conv(3, 4), gemm(36, 4))
+RANDOM = Layers(11)
+LAYERS = (RANDOM.conv(2, 3, 1), RANDOM.conv(3, 4), RANDOM.gemm(36, 4))
 
 
 def table(first: str) -> RuleTable:

@@ -16,7 +16,6 @@ from tests.support.models import Net
 from tests.support.replicas import Dense, dense, propagate
 
 Array = np.ndarray
-RNG = np.random.default_rng(11)
 Shape = tuple[int, ...]
 #: Of the rules, as their tables have them.
 DEFAULTS: Mapping[str, Any] = {"epsilon": 1e-6, "alpha": 2.0, "beta": 1.0, "gamma": 0.5}
@@ -34,23 +33,35 @@ class Op:
         return net.op(self.name, x, *map(net.constant, self.constants), **dict(self.attributes))
 
 
-def norm(channels: int, *, signs: bool = False) -> Op:
-    scale = RNG.uniform(0.5, 2.0, channels) * (np.resize([1, -1], channels) if signs else 1)
-    values = (scale, RNG.normal(size=channels), RNG.normal(size=channels), RNG.uniform(0.3, 3.0, channels))
-    return Op("BatchNormalization", values, (("epsilon", 1e-3),))
+class Layers:
+    """Layers with random constants, the same for the same seed and order."""
 
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
 
-def conv(into: int, out: int, pads: int = 0, *, bias: bool = True) -> Op:
-    constants = (RNG.normal(size=(out, into, 3, 3)), *((RNG.normal(size=out),) if bias else ()))
-    return Op("Conv", constants, (("pads", [pads] * 4),))
+    def norm(self, channels: int, *, signs: bool = False) -> Op:
+        scale = self.rng.uniform(0.5, 2.0, channels) * (np.resize([1, -1], channels) if signs else 1)
+        values = (
+            scale,
+            self.rng.normal(size=channels),
+            self.rng.normal(size=channels),
+            self.rng.uniform(0.3, 3.0, channels),
+        )
+        return Op("BatchNormalization", values, (("epsilon", 1e-3),))
 
+    def conv(self, into: int, out: int, pads: int = 0, *, bias: bool = True) -> Op:
+        constants = (self.rng.normal(size=(out, into, 3, 3)), *((self.rng.normal(size=out),) if bias else ()))
+        return Op("Conv", constants, (("pads", [pads] * 4),))
 
-def transposed(into: int, out: int) -> Op:
-    return Op("ConvTranspose", (RNG.normal(size=(into, out, 2, 2)), RNG.normal(size=out)), (("strides", [2, 2]),))
+    def transposed(self, into: int, out: int) -> Op:
+        return Op(
+            "ConvTranspose",
+            (self.rng.normal(size=(into, out, 2, 2)), self.rng.normal(size=out)),
+            (("strides", [2, 2]),),
+        )
 
-
-def gemm(into: int, out: int) -> Op:
-    return Op("Gemm", (RNG.normal(size=(into, out)), RNG.normal(size=out)))
+    def gemm(self, into: int, out: int) -> Op:
+        return Op("Gemm", (self.rng.normal(size=(into, out)), self.rng.normal(size=out)))
 
 
 RELU, FLAT = Op("Relu"), Op("Flatten")

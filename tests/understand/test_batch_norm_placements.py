@@ -19,22 +19,21 @@ from onnxlrp.tables import RuleTable, parse_table
 from tests.support.chains import (
     FLAT,
     RELU,
+    Layers,
     Op,
     Shape,
     apply,
     back,
     built,
-    conv,
     emitted_map,
-    gemm,
-    norm,
     replica,
-    transposed,
 )
 from tests.support.evaluate import relative_l2
 from tests.support.models import Net
 from tests.support.replicas import dense
 
+LAYERS = Layers(11)
+conv, gemm, norm, transposed = LAYERS.conv, LAYERS.gemm, LAYERS.norm, LAYERS.transposed
 RULES: Mapping[str, str] = {"epsilon": "", "z-plus": "", "gamma": "gamma = 0.5", "alpha-beta": ""}
 
 
