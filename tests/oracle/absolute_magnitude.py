@@ -70,25 +70,46 @@ def batch_norm(module: nn.BatchNorm2d, x: Tensor, r: Tensor) -> Tensor:
     return one(lambda v: run(v, w, b), lambda v: run(v, w.abs(), b.abs()), x, r)
 
 
-def layer_norm(module: nn.LayerNorm, x: Tensor, r: Tensor) -> Tensor:
-    def run(v: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        mean, variance = v.mean(-1, keepdim=True), v.var(-1, unbiased=False, keepdim=True)
-        return (v - mean.detach()) / (variance.detach() + module.eps).sqrt() * w + b
+def centred(v: Tensor, epsilon: float, w: Tensor, b: Tensor) -> Tensor:
+    """LayerNorm whose mean and deviation are constants to autograd."""
+    mean, variance = v.mean(-1, keepdim=True), v.var(-1, unbiased=False, keepdim=True)
+    return (v - mean.detach()) / (variance.detach() + epsilon).sqrt() * w + b
 
-    w, b = module.weight, module.bias
-    return one(lambda v: run(v, w, b), lambda v: run(v, w.abs(), b.abs()), x, r)
+
+def layer_norm(module: nn.LayerNorm, x: Tensor, r: Tensor) -> Tensor:
+    w, b, epsilon = module.weight, module.bias, module.eps
+    return one(lambda v: centred(v, epsilon, w, b), lambda v: centred(v, epsilon, w.abs(), b.abs()), x, r)
 
 
 def function(f: Callable[[Tensor], Tensor], x: Tensor, r: Tensor, divide: bool = True) -> Tensor:
-    return one(f, f, x, r, divide)
+    return one(lambda v: f(v.clone()), lambda v: f(v.clone()), x, r, divide)
+
+
+def probabilities(v: Tensor) -> Tensor:
+    """Softmax whose denominator is a constant to autograd."""
+    raised = (v - v.amax(-1, keepdim=True).detach()).exp()
+    return raised / raised.sum(-1, keepdim=True).detach()
 
 
 def softmax(x: Tensor, r: Tensor) -> Tensor:
-    def run(v: Tensor) -> Tensor:
-        raised = (v - v.amax(-1, keepdim=True).detach()).exp()
-        return raised / raised.sum(-1, keepdim=True).detach()
+    return function(probabilities, x, r)
 
-    return function(run, x, r)
+
+def residual(branch: Callable[[Tensor], Tensor], x: Tensor, r: Tensor, leaks: bool) -> list[Tensor]:
+    """Relevance of branch(x) and of x where both are added.
+
+    `leaks`: the branch is differentiated as well where the shortcut is, as happens in the released code.
+    """
+    with torch.no_grad():
+        a = branch(x)
+    found = added(a, x, r)
+    if leaks:
+        v = x.detach().requires_grad_()
+        made = branch(v)
+        s = r / ((made + v).abs() + EPSILON)
+        total = ((made + v + made.abs() + v.abs()) * s.detach()).sum()
+        found[1] = norm1(x.detach() * torch.autograd.grad(total, v)[0])
+    return found
 
 
 def added(a: Tensor, b: Tensor, r: Tensor) -> list[Tensor]:

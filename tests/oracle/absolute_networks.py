@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -27,6 +27,29 @@ def record(network: nn.Module, x: Tensor) -> tuple[dict[nn.Module, Tensor], Tens
     for hook in hooks:
         hook.remove()
     return inputs, logits
+
+
+def _chain(last_first: Sequence[nn.Module], v: Tensor) -> Tensor:
+    """Modules in reverse, without those that change their input in place."""
+    for module in reversed(last_first):
+        v = module(v.clone())
+    return v
+
+
+def _normalised(norm: nn.LayerNorm, v: Tensor) -> Tensor:
+    return rule.centred(v, norm.eps, norm.weight, norm.bias)
+
+
+def _queries_keys_values(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    count, tokens, _ = x.shape
+    q, k, v = attention.qkv(x).reshape(count, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    return q * attention.scale, k, v
+
+
+def _attended(attention: nn.Module, x: Tensor) -> Tensor:
+    q, k, v = _queries_keys_values(attention, x)
+    mixed = rule.probabilities(q @ k.transpose(-2, -1)) @ v
+    return attention.proj(mixed.transpose(1, 2).reshape(x.shape))
 
 
 class Replica:
@@ -101,11 +124,13 @@ class Replica:
         act = block.act2
         if isinstance(block, Bottleneck):
             last, act = [block.bn3, block.conv3, block.act2, *last], block.act3
-        with torch.no_grad():
-            branch = last[0](self.inputs[last[0]])
-            shortcut = x if block.downsample is None else block.downsample(x)
         r = self.through(act, r)
-        r_branch, r_shortcut = rule.added(branch, shortcut, r)
+        if block.downsample is None:
+            r_branch, r_shortcut = rule.residual(lambda v: _chain(last, v), x, r, self.reference)
+        else:
+            with torch.no_grad():
+                r_branch, r_shortcut = _chain(last, x), block.downsample(x)
+            r_branch, r_shortcut = rule.added(r_branch, r_shortcut, r)
         for module in last:
             r_branch = self.through(module, r_branch)
         if block.downsample is not None:
@@ -116,9 +141,7 @@ class Replica:
         network = self.network
         r = self.through(network.head, r)
         tokens = network.norm(self.inputs[network.norm]).detach()
-        if self.reference:
-            r = rule.filtered(tokens[:, 0], r)
-        r = torch.cat([r[:, None], torch.zeros_like(tokens[:, 1:])], 1)
+        r = rule.function(lambda v: v[:, 0], tokens, r)
         r = self.through(network.norm, r)
         for block in reversed(network.blocks):
             r = self._block(block, r)
@@ -132,23 +155,22 @@ class Replica:
 
     def _block(self, block: Block, r: Tensor) -> Tensor:
         x, middle = self.inputs[block], self.inputs[block.norm2]
-        with torch.no_grad():
-            fed, attended = block.mlp(self.inputs[block.mlp]), middle - x
-        r, r_branch = rule.added(middle, fed, r)
+        fed = lambda v: block.mlp(_normalised(block.norm2, v))  # noqa: E731
+        r_branch, r = rule.residual(fed, middle, r, self.reference)
         r_branch = self.through(block.mlp.fc2, r_branch)
         if self.reference:
             r_branch = rule.filtered(self.inputs[block.mlp.fc2], r_branch)
         for module in (block.mlp.act, block.mlp.fc1, block.norm2):
             r_branch = self.through(module, r_branch)
-        r, r_branch = rule.added(x, attended, r + r_branch)
+        attended = lambda v: _attended(block.attn, _normalised(block.norm1, v))  # noqa: E731
+        r_branch, r = rule.residual(attended, x, r + r_branch, self.reference)
         return r + self.through(block.norm1, self._attention(block.attn, r_branch))
 
     def _attention(self, attention: nn.Module, r: Tensor) -> Tensor:
         x = self.inputs[attention.qkv]
         count, tokens, width = x.shape
         with torch.no_grad():
-            parts = attention.qkv(x).reshape(count, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-            q, k, v = parts[0] * attention.scale, parts[1], parts[2]
+            q, k, v = _queries_keys_values(attention, x)
             scores = q @ k.transpose(-2, -1)
             weights = scores.softmax(-1)
         r = self.through(attention.proj, r)
