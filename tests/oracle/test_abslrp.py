@@ -1,4 +1,4 @@
-"""absLRP against its rule by the letter, on networks of timm with random weights: the rule alone and the released code."""
+"""absLRP against its rule by the letter, on timm networks with random weights: the rule alone and the released code."""
 
 from __future__ import annotations
 
