@@ -107,15 +107,16 @@ def evaluate(
     found = curves(outcome.records, chosen, names)
     if outcome.reused:
         notes.append(f"{outcome.reused} of {len(outcome.records)} results were known from {options.results}")
-    notes += _incomplete(lines, outcome.samples)
+    notes += _incomplete(lines, {one.name: outcome.samples // one.group for one in chosen})
     name = Path(model).name if isinstance(model, str | Path) else "model"
     return Evaluation(name, str(data), lines, found, outcome, plan, notes)
 
 
-def _incomplete(lines: Sequence[Line], samples: int) -> list[str]:
-    """Metrics that could not be had on every sample."""
+def _incomplete(lines: Sequence[Line], wanted: Mapping[str, int]) -> list[str]:
+    """Metrics that could not be had on every sample, or every group of samples."""
     counts = {line.metric: max(cell.count for cell in line.cells) for line in lines}
-    return [f"{name} could be had on {n} of the {samples} samples" for name, n in counts.items() if n < samples]
+    short = {name: count for name, count in counts.items() if count < wanted[name]}
+    return [f"{name} could be had {count} times of {wanted[name]}" for name, count in short.items()]
 
 
 def make_plan(model: ModelLike, path: str | Path, options: Options) -> tuple[Plan, list[str]]:

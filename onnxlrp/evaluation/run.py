@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,8 @@ class Plan:
     Attributes:
         data: the samples; `limit` is how many of them, all when None.
         batch: how many samples go through together.
+        at_once: how many samples are held while one method after the other goes through them. Randomised copies of a
+            model are converted for each method and each such lot.
     """
 
     engine: Engine
@@ -54,6 +56,7 @@ class Plan:
     metrics: Sequence[Chosen]
     batch: int = 8
     limit: int | None = None
+    at_once: int = 64
 
     def __len__(self) -> int:
         return len(self.data) if self.limit is None else min(self.limit, len(self.data))
@@ -137,6 +140,7 @@ class _Runner:
         self._plan, self._store, self._progress = plan, store, progress
         self._total = len(plan) * len(plan.methods) * len(plan.metrics)
         self._done = 0
+        #: By the place of the first sample of the batch, and the places in it.
         self._prepared: dict[tuple[int, ...], Prepared] = {}
         self._cases: dict[tuple[int, ...], Case] = {}
         self._identity = _identity(plan)
@@ -146,19 +150,23 @@ class _Runner:
     def steps(self) -> Iterator[_Step]:
         plan = self._plan
         self._progress(0, self._total, "")
-        for batch in in_batches(samples(plan.data, plan.limit), _batch_size(plan)):
+        for lot in _lots(in_batches(samples(plan.data, plan.limit), _batch_size(plan)), plan.at_once):
             self._prepared = {}
-            digests = [sample.digest for sample in batch.samples]
+            digests = [[sample.digest for sample in batch.samples] for batch in lot]
             for method in plan.methods:
-                self._cases = {}
-                for chosen in plan.metrics:
-                    groups = list(_groups(batch, chosen.metric))
-                    common = f"{self._identity} {method.identity} {chosen.identity}"
-                    keys = {p: key for group in groups for p, key in _keys(common, batch, group, digests)}
-                    self._progress(self._done, self._total, f"{method.name}: {chosen.metric.name}")
-                    yield _Step(batch, method, chosen, groups, keys)
-                    self._done += len(batch)
+                for batch, own in zip(lot, digests, strict=True):
+                    self._cases = {}
+                    for chosen in plan.metrics:
+                        self._progress(self._done, self._total, f"{method.name}: {chosen.metric.name}")
+                        yield self._step(batch, method, chosen, own)
+                        self._done += len(batch)
         self._progress(self._total, self._total, "")
+
+    def _step(self, batch: Batch, method: NamedMethod, chosen: Chosen, digests: Sequence[bytes]) -> _Step:
+        groups = list(_groups(batch, chosen.metric))
+        common = f"{self._identity} {method.identity} {chosen.identity}"
+        keys = {p: key for group in groups for p, key in _keys(common, batch, group, digests)}
+        return _Step(batch, method, chosen, groups, keys)
 
     def do(self, step: _Step) -> None:
         """Computes what is missing, and collects the records of the step."""
@@ -181,14 +189,27 @@ class _Runner:
         self.reused += sum(self._store.is_earlier(key) for p, key in step.keys.items() if p not in todo)
 
     def _case(self, step: _Step, places: tuple[int, ...]) -> Case:
-        plan = self._plan
-        if places not in self._prepared:
-            samples = step.batch.part(places)
-            ranks = [step.batch.start + p for p in places]
-            self._prepared[places] = prepare(samples, ranks, plan.engine, plan.setting, plan.data.shared)
-        if places not in self._cases:
-            self._cases[places] = self._prepared[places].case(step.method)
-        return self._cases[places]
+        plan, start = self._plan, step.batch.start
+        key = (start, *places)
+        if key not in self._prepared:
+            chosen = step.batch.part(places)
+            ranks = [start + p for p in places]
+            self._prepared[key] = prepare(chosen, ranks, plan.engine, plan.setting, plan.data.shared)
+        if key not in self._cases:
+            self._cases[key] = self._prepared[key].case(step.method)
+        return self._cases[key]
+
+
+def _lots(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches with about `size` samples together, one batch at least."""
+    lot: list[Batch] = []
+    for batch in batches:
+        if lot and sum(map(len, lot)) + len(batch) > size:
+            yield lot
+            lot = []
+        lot.append(batch)
+    if lot:
+        yield lot
 
 
 def _batch_size(plan: Plan) -> int:

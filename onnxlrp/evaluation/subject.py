@@ -33,8 +33,10 @@ from onnxlrp.tables import RuleTable, load_table
 
 #: Elements of the explained input that go through the model in one run, which bounds the memory of its activations.
 _AT_ONCE = 1 << 21
-#: Bytes of randomised copies that are kept open.
-_KEPT = 1 << 29
+#: Bytes of randomised copies that are kept open, and for how many rule tables each of them is.
+_KEPT, _TABLES = 1 << 29, 2
+#: Copies that are kept open however large they are: as many as one metric goes through for each sample.
+_COPIES = 4
 
 
 class Engine:
@@ -45,6 +47,7 @@ class Engine:
         input_name: the explained input, None where the model has one float or token input.
         output: the explained output, the first float output when None. A final Softmax and the like is stepped over.
         providers: onnxruntime execution providers; the CPU when None.
+        tables: for how many rule tables it is kept open at once; None for all.
 
     Raises:
         UsageError: the model is a converted one, or has no such input or output.
@@ -59,6 +62,7 @@ class Engine:
         output: str | None = None,
         base_dir: str | os.PathLike[str] | None = None,
         providers: Sequence[str] | None = None,
+        tables: int | None = None,
     ) -> None:
         source = load(model, base_dir)
         if metadata.converted_by(source.model) is not None:
@@ -79,7 +83,8 @@ class Engine:
             n: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(i.dtype)) for n, i in infos.items() if i.dtype
         }
         self._forward: Any = None
-        self._explainers: dict[Hashable, Explainer] = {}
+        self._tables = tables
+        self._explainers: OrderedDict[Hashable, Explainer] = OrderedDict()
         self._randomised: OrderedDict[tuple[int, int], Engine] = OrderedDict()
         self._weighted: int | None = None
 
@@ -153,6 +158,8 @@ class Engine:
         table = load_table(rules)
         key = _key(table)
         if key not in self._explainers:
+            while self._tables is not None and len(self._explainers) >= self._tables:
+                self._explainers.popitem(last=False)
             self._explainers[key] = Explainer(
                 self._source.model,
                 rules=table,
@@ -162,6 +169,7 @@ class Engine:
                 base_dir=self._source.base_dir,
                 providers=self._providers,
             )
+        self._explainers.move_to_end(key)
         return self._explainers[key]
 
     def forget(self, rules: Rules) -> None:
@@ -204,8 +212,8 @@ class Engine:
         if key not in self._randomised:
             from onnxlrp.evaluation.randomise import randomise
 
-            size = max(1, self._source.model.ByteSize())
-            while self._randomised and (len(self._randomised) + 1) * size > _KEPT:
+            size = (1 + _TABLES) * max(1, self._source.model.ByteSize())
+            while len(self._randomised) >= _COPIES and (len(self._randomised) + 1) * size > _KEPT:
                 self._randomised.popitem(last=False)
             self._randomised[key] = Engine(
                 randomise(self._source.model, layers, seed, self._source.data_folders, [self.explained_output]),
@@ -213,6 +221,7 @@ class Engine:
                 output=self._output,
                 base_dir=self._source.base_dir,
                 providers=self._providers,
+                tables=_TABLES,
             )
         self._randomised.move_to_end(key)
         return self._randomised[key]

@@ -292,7 +292,8 @@ def _compare(plan: Plan, held_out: Data, winner: Trial, metric: str, part: str, 
     methods = [table_method(winner.table, plan.engine, winner.name)]
     if winner.name != "default":
         methods.append(table_method("default", plan.engine, "default"))
-    both = replace(plan, data=held_out, methods=methods, limit=None)
+    # One batch after the other through both, so that they have seen the same samples when the time is over.
+    both = replace(plan, data=held_out, methods=methods, limit=None, at_once=1)
     # One batch at least, however little time is left.
     outcome = run(both, Store(None), stop=_deadline(len(methods), lambda: state.passed > state.seconds))
     shared = set.intersection(*({r.place for r in outcome.records if r.method == m.name} for m in methods))

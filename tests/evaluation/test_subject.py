@@ -147,3 +147,16 @@ def test_the_digest_changes_with_the_weights_and_with_what_is_explained() -> Non
 def test_a_converted_model_is_refused() -> None:
     with pytest.raises(UsageError, match="give the original model"):
         Engine(onnxlrp.convert(softmax_net()))
+
+
+def test_copies_of_a_model_hold_few_rule_tables_at_a_time() -> None:
+    copy = Engine(softmax_net(), tables=2)
+    first = copy.explainer("epsilon")
+    assert copy.explainer("epsilon") is first
+    copy.explainer("default")
+    assert copy.explainer("epsilon") is first, "it was used last"
+    copy.explainer("gradient")
+    assert copy.explainer("epsilon") is first
+    copy.explainer("default")
+    copy.explainer("gradient")
+    assert copy.explainer("epsilon") is not first

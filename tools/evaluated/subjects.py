@@ -115,7 +115,6 @@ def marked_line(text: str, label: int) -> dict[str, Any]:
 
 
 _IMAGES = ("random", "gradient", "integrated-gradients", "smoothgrad", "occlusion", "rise")
-_FEW_RUNS = {"sensitivity": {"runs": 4}}
 
 SUBJECTS: Mapping[str, Subject] = {
     subject.name: subject
@@ -133,8 +132,8 @@ SUBJECTS: Mapping[str, Subject] = {
                 *("deep-taylor", "abslrp", "excitation-backprop", "gradient-x-input", "guided-backprop"),
             ),
             _IMAGES,
-            ("deletion", "insertion", "pixel-flipping", "complexity", "sensitivity", "random-logit"),
-            _FEW_RUNS,
+            ("deletion", "insertion", "complexity", "sensitivity", "random-logit"),
+            {"sensitivity": {"runs": 3}, "rise": {"masks": 200}},
         ),
         Subject(
             "digits",
@@ -149,7 +148,7 @@ SUBJECTS: Mapping[str, Subject] = {
             ),
             _IMAGES,
             ("deletion", "insertion", "pixel-flipping", "complexity", "sensitivity", "random-logit", "completeness"),
-            {**_FEW_RUNS, "rise": {"masks": 128}},
+            {"sensitivity": {"runs": 4}, "rise": {"masks": 128}},
         ),
         Subject(
             "texts",
@@ -161,7 +160,7 @@ SUBJECTS: Mapping[str, Subject] = {
             lay_out_texts,
             ("default", "epsilon", "attnlrp", "attnlrp-explicit", "cp-lrp", "dpa", "abslrp", "gradient-x-input"),
             ("random", "occlusion", "rise"),
-            ("deletion", "insertion", "pixel-flipping", "relevance-mass", "relevance-rank", "complexity"),
+            ("deletion", "insertion", "relevance-mass", "relevance-rank", "complexity"),
             {"rise": {"masks": 128}},
         ),
     )

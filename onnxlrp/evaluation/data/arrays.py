@@ -50,7 +50,7 @@ class Arrays:
     def sample(self, place: int) -> Sample:
         values = {name: array[place] for name, array in self.inputs.items()}
         return Sample(
-            self.names[place] if self.names else str(place),
+            self.names[place] if self.names else f"sample {place}",
             values,
             -1 if self.labels is None else int(self.labels[place]),
             None if self.marked is None else self.marked[place],
