@@ -45,7 +45,7 @@ def position_relevance(b: Builder, facts: Facts, positions: Positions, program: 
                 continue
             share = b.scale(r.as_map(b), _SHARES[step.rule])
             y = turned.node.outputs[0]
-            tables[turned.layer, turned.table].append(_by_position(b, share, y, _sequence_axis(b, turned)))
+            tables[turned.layer, turned.source].append(_by_position(b, share, y, _sequence_axis(b, turned)))
         sums += [b.op("Abs", b.sum(parts)) for parts in tables.values()]
         return b.sum(sums) if sums else None
 

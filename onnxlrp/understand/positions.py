@@ -12,7 +12,9 @@ from onnxlrp.understand.blocks import ATTENTION, ROTARY, Block
 from onnxlrp.understand.facts import Facts
 
 #: What hands the elements of its first input on, as far as positions are concerned.
-_MOVES = frozenset({"Cast", "Identity", "Expand", "Tile", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat"})
+_MOVES = frozenset(
+    {"Cast", "Transpose", "Identity", "Expand", "Tile", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Concat"}
+)
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Where", "Clip"})
 _COUNTS = frozenset({"Range", "CumSum"})
 _MOST_NODES = 40
@@ -28,10 +30,14 @@ class Added:
 
 @dataclass(frozen=True)
 class Rotated:
-    """A product of queries or keys with a table of cosines or sines, in attention number `layer`."""
+    """A product of queries or keys with a table of cosines or sines, in attention number `layer`.
+
+    `source` is the tensor that the table was picked and shaped from, the same for queries and keys.
+    """
 
     node: Node
     table: str
+    source: str
     layer: int
 
 
@@ -73,7 +79,15 @@ def _rotated(
         for node in block.nodes:
             fixed = [i for i in node.inputs if i not in forward]
             if node.op == "Mul" and len(fixed) == 1 and (graph.rank(fixed[0]) or 0) > 1:
-                yield Rotated(node, fixed[0], layer)
+                yield Rotated(node, fixed[0], _source(graph, fixed[0]), layer)
+
+
+def _source(graph: Graph, table: str) -> str:
+    node = graph.producer.get(table)
+    while node is not None and not node.domain and (node.op in _MOVES or node.op == "Gather"):
+        table = node.inputs[0]
+        node = graph.producer.get(table)
+    return table
 
 
 def _is_table(graph: Graph, facts: Facts, tensor: str) -> bool:
