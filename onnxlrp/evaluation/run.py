@@ -16,6 +16,7 @@ from onnxlrp.evaluation.case import Array, Case
 from onnxlrp.evaluation.methods import NamedMethod
 from onnxlrp.evaluation.registry import Metric, metrics
 from onnxlrp.evaluation.sample import Data, Sample, samples
+from onnxlrp.evaluation.settings import check
 from onnxlrp.evaluation.store import Record, Store, value_of
 from onnxlrp.evaluation.subject import Engine
 from onnxlrp.tables.names import did_you_mean
@@ -75,7 +76,7 @@ def chosen_metrics(names: Sequence[str], settings: Mapping[str, Mapping[str, Any
     """Metrics by name, with settings by metric.
 
     Raises:
-        UsageError: no such metric or setting.
+        UsageError: no such metric or setting, or a setting that makes no sense.
     """
     known = metrics()
     found = []
@@ -87,6 +88,7 @@ def chosen_metrics(names: Sequence[str], settings: Mapping[str, Mapping[str, Any
         if unknown is not None:
             possible = ", ".join(f"{key} = {value}" for key, value in defaults.items()) or "none"
             raise UsageError(f"the metric {name} has no setting {unknown!r}; there are: {possible}")
+        check(name, given)
         found.append(Chosen(known[name], {**defaults, **given}))
     return found
 

@@ -151,6 +151,7 @@ def test_a_table_of_features_becomes_its_means_where_taken_away(counted: dict[st
     [
         ({"metrics": ("drown",)}, "unknown metric 'drown'; did you mean 'drawn'"),
         ({"settings": {"drawn": {"size": 1.0}}}, "metric drawn has no setting 'size'; there are: factor = 1.0"),
+        ({"settings": {"drawn": {"factor": float("nan")}}}, "the setting drawn.factor must be a number, not nan"),
         ({"settings": {"rise": {"masks": 1.0}}}, "--set rise: no such metric or baseline is used here"),
         ({"metrics": ("seen",)}, "metric seen needs what a person has marked"),
         ({"target": 3}, "--target 3: the explained output has 3 classes, 0 to 2"),
