@@ -22,7 +22,7 @@ from onnxlrp.emit.context import Ledger
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT, is_added_input
 from onnxlrp.emit.ledger import Kept, ledger_table
 from onnxlrp.emit.normalise import Normalisation
-from onnxlrp.emit.passes import difference, scaled, starts
+from onnxlrp.emit.passes import difference, scaled, settled, starts
 from onnxlrp.emit.positions import position_relevance
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.emit.samples import Samples
@@ -197,7 +197,7 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
             ledger, normalisation = Ledger(request.ledger), Normalisation(table.normalize, samples)
             walked = walk(b, facts, program, {t.tensor: (first,)}, wanted, between, ledger, masks, normalisation)
             found.append((walked, ledger))
-        together = _Together(b, table, samples, [walked for walked, _ in found])
+        together = _Together(b, table, samples, [walked for walked, _ in found], leaves)
         at_positions = together.less([position_relevance(b, facts, positions, program, w) for w, _ in found])
         counted = {inputs[0]: (at_positions,)} if at_positions is not None else {}
         outputs = tuple(
@@ -312,12 +312,15 @@ class _Together:
     table: RuleTable
     samples: Samples
     walks: Sequence[Walked]
+    leaves: Sequence[str]
 
     def of(self, tensor: str) -> Relevance | None:
         return self.difference(tensor, [walked.relevance.get(tensor) for walked in self.walks])
 
     def difference(self, tensor: str, each: Sequence[Relevance | None]) -> Relevance | None:
-        return difference(self.b, each, tensor, self.table, self.samples)
+        if tensor in self.leaves and self.table.normalize != "none":
+            each = settled(self.b, each, tensor, self.samples)
+        return difference(self.b, each)
 
     def less(self, each: Sequence[str | None]) -> str | None:
         """What each pass says of the same thing: the first, less the second."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import TensorProto
 
 from onnxlrp.emit.backward import Walked
@@ -36,6 +37,9 @@ def ledger_table(b: Builder, parts: Sequence[Kept]) -> str:
         for number, step in enumerate(part.program.steps):
             with b.scope(f"ledger/{number}"):
                 cells += _row(b, part, number, isinstance(step.behaviour, Stop))
+    if not cells:
+        # The explained output is the explained tensor itself: embeddings that were looked up, say.
+        return b.constant(np.zeros((0, len(COLUMNS))))
     with b.scope("ledger"):
         row = [b.op("Reshape", c, b.integers([1])) for c in cells]
         flat = b.op("Concat", *row, axis=0)

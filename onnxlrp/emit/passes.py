@@ -44,13 +44,11 @@ def _shared(b: Builder, tensor: str, mask: str, table: RuleTable, samples: Sampl
     return Relevance(share, nonnegative=nonnegative)
 
 
-def difference(
-    b: Builder, found: Sequence[Relevance | None], x: str, table: RuleTable, samples: Samples
-) -> Relevance | None:
+def difference(b: Builder, found: Sequence[Relevance | None]) -> Relevance | None:
     """What the passes say of a tensor together: what the first found, less what the second did."""
     if len(found) == 1:
         return found[0]
-    first, second = (None if r is None else _settled(b, r, x, table, samples) for r in found)
+    first, second = found
     if second is None:
         return first
     if first is None:
@@ -60,10 +58,15 @@ def difference(
     return Relevance(b.sub(first.as_map(b), second.as_map(b)))
 
 
-def _settled(b: Builder, r: Relevance, x: str, table: RuleTable, samples: Samples) -> Relevance:
-    """Relevance to be taken off another: with equal weight, where relevance is normalised."""
-    if table.normalize == "none" or r.normalised:
-        return r
+def settled(b: Builder, found: Sequence[Relevance | None], x: str, samples: Samples) -> list[Relevance | None]:
+    """What each of several passes found for an explained tensor, with an absolute sum of 1: they weigh the same.
+
+    What went to constants on the way (a class token, padding) is missing there.
+    """
+    return [r if r is None or r.normalised or len(found) == 1 else _of_one(b, r, x, samples) for r in found]
+
+
+def _of_one(b: Builder, r: Relevance, x: str, samples: Samples) -> Relevance:
     total = samples.mass(b, r.as_map(b), x, r.nonnegative)
     return Relevance(samples.divide(b, r.value, b.add(total, b.scalar(_MARGIN, total)), x), r.base, r.guarded)
 

@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 import onnxlrp
+from onnxlrp.tables import parse_table, preset_text
 from tests.support.evaluate import cosine, relative_l2, run_onnxruntime, run_reference, to_float64
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "abslrp"
@@ -58,6 +59,31 @@ def test_the_contrast_in_float32(name: str, rules: str) -> None:
     for one, expected in zip(found, known[f"{MAPS[rules]}_contrast"], strict=True):
         assert cosine(one, expected) > 0.99999
         assert np.abs(one).max() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet_basic", "resnet_bottleneck"])
+def test_the_first_form_conserves_its_mass_at_every_tensor(name: str) -> None:
+    """One pass of a positive seed: on the trunk the sum stays 1, at an addition both terms together have what came."""
+    model, known = fixture(name)
+    text = preset_text("abslrp-intline").replace('scale = "max"', "")
+    table = parse_table(text, name="intline", source="test")
+    adds = [node for node in model.graph.node if node.op_type == "Add"]
+    asked = [x for node in adds for x in (*node.input, *node.output)]
+    emitted = onnxlrp.convert(model, rules=table, target="seed", relevance_of=tuple(dict.fromkeys(asked)))
+    logits = known["logits"]
+    feeds = {"image": known["image"].astype(np.float64), "lrp_seed": np.eye(logits.shape[1])[logits.argmax(1)]}
+    found = run_reference(to_float64(emitted), feeds)
+    mass = {x: found[f"{x}_relevance"].sum(axis=(1, 2, 3)) for x in asked}
+    assert all(found[f"{x}_relevance"].min() >= -1e-15 for x in asked)
+    read = [x for node in model.graph.node for x in node.input]
+    for node in adds:
+        np.testing.assert_allclose(mass[node.output[0]], 1.0, atol=1e-6)
+    # What else reads a shortcut adds to it: sums are of terms that nothing else reads.
+    apart = [node for node in adds if all(read.count(x) == 1 for x in node.input)]
+    assert apart
+    for node in apart:
+        np.testing.assert_allclose(sum(mass[x] for x in node.input), 1.0, atol=1e-6)
+    np.testing.assert_allclose(found["image_relevance"].sum(axis=(1, 2, 3)), 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet_basic", "vit"])

@@ -187,6 +187,26 @@ def test_verify_checks_what_holds_instead_of_conservation(rules: str) -> None:
     assert mass.get(rules, "mass of 1 behind each step") in [check.name for check in report.checks]
 
 
+def test_a_reconstruction_by_hand() -> None:
+    """m = x * W^T R and one factor per layer and sample, from the logit of the target on."""
+
+    def back(x: Array, w: Array, r: Array) -> Array:
+        m = x * (r @ w.T)
+        return m * np.abs(r).sum(axis=1, keepdims=True) / np.abs(m).sum(axis=1, keepdims=True)
+
+    emitted = onnxlrp.convert(network(), rules="relative-lrp", target=2, relevance_type="float64")
+    found = run_reference(to_float64(emitted), {"x": X})["x_relevance"]
+    hidden = np.maximum(X @ WEIGHTS["v"] + WEIGHTS["c"], 0)
+    r = back(hidden, WEIGHTS["w"], one_hot([2, 2, 2]) * logits())
+    assert relative_l2(found, back(X, WEIGHTS["v"], r)) < 1e-8
+
+
+@pytest.mark.parametrize("rules", ["abslrp", "abslrp-intline", "relative-lrp"])
+def test_an_input_of_zeros_gives_a_map_of_zeros(rules: str) -> None:
+    emitted = onnxlrp.convert(network(), rules=rules)
+    assert not run_onnxruntime(emitted, {"x": np.zeros((2, 5))})["x_relevance"].any()
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
