@@ -186,7 +186,8 @@ def compile_model(prepared: Prepared, request: Request) -> Converted:
     components = find_components(request.components, blocks, planned)
     further = (*hidden, *(c.name for c in components))
     names |= {(x, t.name): f"{x}_relevance{suffix(t, several)}" for t in targets for x in further}
-    _refuse_taken(graph, [*names.values(), *(m.name for m in asked_masks)])
+    kept = [f"{position_name}_relevance{suffix(t, several)}" for t in targets if positions != Positions()]
+    _refuse_taken(graph, [*names.values(), *kept, *(m.name for m in asked_masks)])
     masks = mask_inputs(b, asked_masks)
     for t, planner, program in zip(targets, planners, planned, strict=True):
         seed = start(b, t.tensor, target, suffix(t, several))

@@ -113,7 +113,7 @@ def mul(at: Situation) -> Product | Scaling:
     if signal:
         why = "is bounded, hence a gate" if gate_of(at.facts, a, c) else "belongs to the scan over a state"
         note = f"{c if signal == a else a} {why}"
-    return Product(a, c, y, partial, signal, True, roles=_gated_roles(at, a, c), beside=beside, note=note)
+    return Product(a, c, y, partial, signal, elementwise=True, roles=_gated_roles(at, a, c), beside=beside, note=note)
 
 
 @register("Div", "product", "all to the numerator; a constant divisor scales", "1/b and -a/b^2", data=(0, 1))
@@ -129,7 +129,9 @@ def div(at: Situation) -> Product | Scaling | Elementwise:
 
     if not at.is_active(0):
         return Elementwise(d, y, lambda b, g: partial(b, g, d), note="a function of its divisor")
-    return Product(a, d, y, partial, a, True, quotient=True, other="divisor", note="the divisor only scales")
+    return Product(
+        a, d, y, partial, a, elementwise=True, quotient=True, other="divisor", note="the divisor only scales"
+    )
 
 
 @register("Neg", "movement", "exact: the sign is the relevance's own", "-1")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +195,18 @@ def test_numbers_and_names_for_reading() -> None:
     assert [quantity(n) for n in (7, 999, 4100, 4_100_000_000)] == ["7", "999", "4.1 k", "4.1 G"]
     assert shortened("short", 5) == "short"
     assert shortened("0123456789", 7) == "01…6789"
+
+
+def test_plan_says_which_block_a_step_belongs_to(run: Run, monkeypatch: pytest.MonkeyPatch, example_plan: Plan) -> None:
+    steps = (replace(example_plan.steps[0], block="attention 0"), *example_plan.steps[1:])
+    found = replace(example_plan, steps=steps, blocks={"attention": 12, "LayerNorm": 25})
+    monkeypatch.setattr(onnxlrp, "plan", lambda *_, **__: found)
+    lines = run("plan", "m.onnx").stdout.splitlines()
+    assert "block" in lines[0].split()
+    assert "attention 0" in next(line for line in lines if "head/Conv" in line)
+    assert any(line.split(None, 1) == ["blocks", "12 attention, 25 LayerNorm"] for line in lines)
+
+
+def test_components_are_parted_by_commas(run: Run, calls: list[Any]) -> None:
+    run("convert", "m.onnx", "--components", "heads, neurons")
+    assert calls[0][2]["components"] == ("heads", "neurons")
