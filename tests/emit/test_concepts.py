@@ -100,6 +100,15 @@ def test_the_maps_of_single_channels_add_up_to_the_whole(rules: str) -> None:
     assert relative_l2(sum(part["x_relevance"] for part in parts), usual) < 1e-9
 
 
+@pytest.mark.parametrize("rules", ["abslrp", "relative-lrp"])
+def test_where_relevance_is_normalised_ones_change_nothing_and_zeros_leave_nothing(rules: str) -> None:
+    usual = run(network(), {"x": X}, rules=rules, target=2)["x_relevance"]
+    for value, expected in ((1.0, usual), (0.0, 0 * usual)):
+        fed = {"x": X, f"{HIDDEN}_mask": np.full((2, 4), value)}
+        found = run(network(), fed, rules=rules, target=2, mask_at=[HIDDEN])["x_relevance"]
+        assert relative_l2(found, expected) < 1e-7
+
+
 def test_each_sample_has_a_mask_of_its_own() -> None:
     fed = {"x": X[[0, 0]], f"{HIDDEN}_mask": np.eye(4)[[1, 3]]}
     both = run(network(), fed, rules="epsilon", target=2, mask_at=[HIDDEN])["x_relevance"]

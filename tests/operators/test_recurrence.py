@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN: the derivative in every form, and the LSTM rule of Arras et al. against its own arithmetic."""
+"""LSTM, GRU and RNN: the derivative in every form, and the rule of Arras et al. against its own arithmetic."""
 
 from __future__ import annotations
 
@@ -224,6 +224,59 @@ def test_an_lstm_follows_the_signal_take_all_rule(tmp_path: Path, epsilon: float
     h = run_reference(model, {"x": x})["lstm0_1"].ravel()
     found = run_reference(to_float64(emitted), {"x": x, "lrp_seed": seed.reshape(1, 1, 3)})["x_relevance"]
     assert relative_l2(found[:, 0], lstm_relevance(x[:, 0], w[0], r[0], b[0], seed * h, epsilon)) < 1e-6
+
+
+def gru_relevance(x: Array, w: Array, r: Array, b: Array, seed: Array, epsilon: float, before: bool) -> Array:
+    """The same for a GRU, gate order z, r, h.
+
+    h_t = (1 - z) n + z h_(t-1) shares out its relevance, n passes its part to what is in the Tanh, and the gates z and
+    r receive nothing.
+
+    Args:
+        before: whether r multiplies U h + b (linear_before_reset) and not h itself.
+    """
+    size = r.shape[1]
+    h, steps = [np.zeros(size)], []
+    wn, un = w[2 * size :], r[2 * size :]
+    bias, recurrent_bias = b[: 3 * size], b[3 * size :]
+    for element in x:
+        gates = _sigmoid((w @ element + bias + r @ h[-1] + recurrent_bias)[: 2 * size])
+        update, reset = gates[:size], gates[size:]
+        inner = un @ (h[-1] if before else reset * h[-1])
+        factor = reset if before else np.ones(size)
+        pre = wn @ element + bias[2 * size :] + factor * inner + factor * recurrent_bias[2 * size :]
+        steps.append((update, reset, pre, factor))
+        h.append((1 - update) * np.tanh(pre) + update * h[-1])
+    found, rh = np.zeros_like(x), seed.copy()
+    for t in reversed(range(len(x))):
+        update, reset, pre, factor = steps[t]
+        stable = h[t + 1] + epsilon * _sign(h[t + 1])
+        rn, rh = (1 - update) * np.tanh(pre) / stable * rh, update * h[t] / stable * rh
+        found[t] = _lrp_linear(x[t], wn.T, pre, rn, epsilon)
+        signal = h[t] if before else reset * h[t]
+        rh = rh + _lrp_linear(signal, un.T * factor, pre, rn, epsilon)
+    return found
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["reset-first", "linear-before-reset"])
+def test_a_gru_follows_the_same_rule(tmp_path: Path, before: bool) -> None:
+    """In the limit of small epsilons, where it does not matter at which sums they are added."""
+    cell = Cell("GRU", time=5, batch=1, inputs=4, hidden=3)
+    w, r, b, _ = cell.weights()
+    assert w is not None and r is not None and b is not None
+    net = Net(np.float64)
+    net.input("x", [5, 1, 4])
+    weights = (net.constant(v) for v in (w, r, b))
+    net.op("GRU", "x", *weights, outputs=2, hidden_size=3, linear_before_reset=int(before))
+    model = net.model("gru0_1", ranks=[3])
+    table = tmp_path / "lrp-all.toml"
+    table.write_text(_TABLE.format(epsilon=1e-9))
+    emitted = onnxlrp.convert(model, rules=table, target="seed")
+    x, seed = cell.feeds()["x"], np.array([0.7, -1.3, 0.4])
+    h = run_reference(model, {"x": x})["gru0_1"].ravel()
+    found = run_reference(to_float64(emitted), {"x": x, "lrp_seed": seed.reshape(1, 1, 3)})["x_relevance"]
+    expected = gru_relevance(x[:, 0], w[0], r[0], b[0], seed * h, 1e-9, before)
+    assert relative_l2(found[:, 0], expected) < 1e-6
 
 
 class _Text:
