@@ -14,6 +14,7 @@ import onnxlrp
 from onnxlrp.cli.main import cli
 from tests.emit.test_concepts import HIDDEN, X, network
 from tests.support.evaluate import relative_l2
+from tests.support.models import Net
 
 SAMPLES = X.astype(np.float32)
 
@@ -72,6 +73,21 @@ def test_masks_that_do_not_fit(explainer: onnxlrp.Explainer, masks: Any, message
 def test_a_mask_needs_a_place_in_the_model() -> None:
     with pytest.raises(onnxlrp.UsageError, match="needs a conversion with mask_at"):
         onnxlrp.Explainer(network(dtype=np.float32), rules="epsilon").explain(SAMPLES, masks={HIDDEN: {1}})
+
+
+def test_where_the_model_does_not_say_how_many_there_are_a_mask_is_an_array() -> None:
+    net = Net(np.float32)
+    hidden = net.op("Relu", net.op("Mul", net.input("x", ["n", 2, "rows"]), net.constant([0.5])))
+    model = net.model(net.op("ReduceSum", hidden, net.constant([2]), keepdims=0))
+    explainer = onnxlrp.Explainer(model, rules="epsilon", target=1, mask_at=[f"{hidden}:2"])
+    x = np.abs(SAMPLES[:, :, 0])
+    assert explainer.channels == {hidden: None}
+    usual = explainer.explain(x).relevance["x"]
+    kept = explainer.explain(x, masks={hidden: [0, 0, 1, 0, 0, 0]}).relevance["x"]
+    assert usual.any() and relative_l2(kept[:, :, 2], usual[:, :, 2]) < 1e-6 and not kept[:, :, [0, 1, 3, 4, 5]].any()
+    with pytest.raises(onnxlrp.UsageError, match="does not say how many channels"):
+        explainer.explain(x, masks={hidden: {2}})
+    assert onnxlrp.verify(explainer.model).passed
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
