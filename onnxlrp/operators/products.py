@@ -103,7 +103,7 @@ def mul(at: Situation) -> Product | Scaling:
             y,
             partial,
             x,
-            True,
+            elementwise=True,
             quotient=True,
             other="function of the signal",
             written_out=activation_written_out(at, x, c if x == a else a),
