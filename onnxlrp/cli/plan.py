@@ -18,6 +18,7 @@ from onnxlrp.cli.output import (
     working,
 )
 from onnxlrp.rules.spec import RULES
+from onnxlrp.tables.model import METHOD
 
 if TYPE_CHECKING:
     from onnxlrp.planning.model import Plan, PlanStep
@@ -53,6 +54,7 @@ def plan(model: str, request: dict[str, Any], as_json: bool) -> None:
     print_facts(
         {
             "rule table": f"{found.rule_table}  (its lines: onnxlrp rules {request.get('rules', 'default')})",
+            "method": [f"{key} {found.settings[key]}" for key in METHOD if key in found.settings],
             "target": f"{found.target} of {', '.join(found.explained_outputs)}",
             "explained": [
                 *(*found.explained_inputs, *found.settings.get("relevance_of", ())),

@@ -115,9 +115,12 @@ class StepFacts:
     in_head: bool = False
 
 
+#: What a table says of the method as a whole, beside its rules, with what is usual.
+METHOD: Mapping[str, str] = {"start": "output", "contrast": "none", "normalize": "none", "scale": "none"}
+
+
 def method_settings(table: RuleTable) -> dict[str, str]:
     """What a table says beyond its rules, as far as it is not the usual."""
     stated = {"start": table.start, "contrast": table.contrast, "normalize": table.normalize, "scale": table.scale}
-    usual = {"start": "output", "contrast": "none", "normalize": "none", "scale": "none"}
     noted = {"note": table.note} if table.note else {}
-    return {**{key: value for key, value in stated.items() if value != usual[key]}, **noted}
+    return {**{key: value for key, value in stated.items() if value != METHOD[key]}, **noted}
