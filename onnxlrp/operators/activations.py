@@ -11,6 +11,9 @@ from onnxlrp.operators.elementwise import PASSES, elementwise, masked, number, o
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation, register
 
+#: What is lower was masked: no score is.
+_MASKED = -1e4
+
 
 def _constant(b: Builder, value: float, like: str) -> str:
     return b.scalar(value, like)
@@ -167,8 +170,10 @@ def clip(at: Situation) -> Elementwise | Refusal:
                 g = b.mask(b.op(comparison, value, bound), g)
         return g
 
+    lowest = at.facts.scalar(low) if low else None
+    only_masks = not high and lowest is not None and lowest <= _MASKED
     # The result tells as well as x on which side of a bound x was, and leaves the runtime free to fuse the Clip.
-    return Elementwise(x, y, lambda b, g: slope_at(b, g, y), slope_at=slope_at)
+    return Elementwise(x, y, lambda b, g: slope_at(b, g, y), slope_at=slope_at, only_masks=only_masks)
 
 
 @lowers("Clip")

@@ -236,6 +236,7 @@ class Elementwise:
         controls: other inputs that carry relevance but only shape the function, by name: what multiplies a tensor by
             df/dcontrol, in the shape of that input. Relevance goes to x alone; the derivative reaches them as well.
         slope_at: (builder, g, other) -> g * f'(other), at any other tensor of x's shape; None where that is not known.
+        only_masks: y is x but where a mask made x infinite, or nearly so.
     """
 
     x: str
@@ -245,6 +246,7 @@ class Elementwise:
     note: str = ""
     controls: Mapping[str, Callable[[Builder, str], str]] = field(default_factory=dict)
     slope_at: Callable[[Builder, str, str], str] | None = None
+    only_masks: bool = False
 
     @property
     def data(self) -> tuple[str, ...]:

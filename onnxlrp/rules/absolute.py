@@ -63,7 +63,7 @@ def _of_frozen(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contrib
     if p["form"] == "intline":
         return [(x, Relevance(_where_output_is_positive(ctx, op, frozen, b.mul(s, slope)), x))]
     both = b.add(slope, b.mul(b.sign(x), frozen.slope(b, True)))
-    return [(x, Relevance(b.scale(b.mul(s, both), 0.5), x, guarded=True))]
+    return [(x, Relevance(b.scale(b.mul(s, both), 0.5), x))]
 
 
 def _where_output_is_positive(ctx: Context, op: Linear, frozen: Frozen, m: str) -> str:
@@ -88,8 +88,11 @@ def _of_centred(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contri
 
 
 def elementwise(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
-    """r = (x f'(x) + |x| f'(|x|)) s / 2; intline: x f'(x) s where h > 0. Of a Relu: R where x > 0."""
-    if r.base == op.y and ctx.facts.stands_in(op.y, op.x):
+    """r = (x f'(x) + |x| f'(|x|)) s / 2; intline: x f'(x) s where h > 0. Of a Relu: R where x > 0.
+
+    What only keeps masks finite is no function of its own.
+    """
+    if op.only_masks or (r.base == op.y and ctx.facts.stands_in(op.y, op.x)):
         return [(op.x, r)]
     return [(op.x, _through(ctx, op, r, p))]
 
@@ -99,14 +102,14 @@ def _through(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Rele
     s = share(ctx, op.y, r, p)
     m = op.gradient(b, s)
     if p["form"] == "intline":
-        return Relevance(op.gradient(b, b.mul(s, b.above(op.y))), x, guarded=True)
+        return Relevance(op.gradient(b, b.mul(s, b.above(op.y))), x)
     if ctx.facts.nonnegative(x):
-        return Relevance(m, x, guarded=True)
+        return Relevance(m, x)
     if op.slope_at is None:
         # As for functions whose slope at -x is that at x.
-        return Relevance(b.mul(m, b.above(x)), x, guarded=True)
+        return Relevance(b.mul(m, b.above(x)), x)
     mirrored = b.mul(b.sign(x), op.slope_at(b, s, b.op("Abs", x)))
-    return Relevance(b.scale(b.add(m, mirrored), 0.5), x, guarded=True)
+    return Relevance(b.scale(b.add(m, mirrored), 0.5), x)
 
 
 def product(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:

@@ -187,6 +187,38 @@ def test_verify_checks_what_holds_instead_of_conservation(rules: str) -> None:
     assert mass.get(rules, "mass of 1 behind each step") in [check.name for check in report.checks]
 
 
+@pytest.mark.parametrize("mask", [-np.inf, np.finfo(np.float32).min, -1e9])
+@pytest.mark.parametrize("rules", ["abslrp", "abslrp-intline"])
+def test_a_masked_key_is_as_if_it_were_not_there(rules: str, mask: float) -> None:
+    """One query attends to tokens, the last of which is masked, or to those before it alone.
+
+    The mask is put in by Where. An Add is a step of its own, whose terms count as far as they are positive.
+    """
+    random = np.random.default_rng(7)
+    known = {name: random.normal(size=(4, 4)) for name in ("q", "k", "v", "w")} | {"c": random.normal(size=(4,))}
+    known |= {"from": np.array([0]), "one": np.array([1]), "axis": np.array([1]), "end": np.array([9])}
+
+    def attention(tokens: int, masked: bool) -> onnx.ModelProto:
+        scores = "scores = Where(keep, raw, mask)" if masked else "scores = Identity(raw)"
+        model = onnx.parser.parse_model(
+            f"""<ir_version: 8, opset_import: ["" : 18]> g (double[N,{tokens},4] x) => (double[N,4] y) {{
+            first = Slice(x, from, one, axis)  rest = Slice(x, one, end, axis)
+            a = MatMul(first, q)  b = MatMul(rest, k)  bt = Transpose<perm = [0, 2, 1]>(b)  raw = MatMul(a, bt)
+            {scores}  p = Softmax<axis = -1>(scores)  e = MatMul(rest, v)  o = MatMul(p, e)
+            s = Squeeze(o, axis)  y = Gemm(s, w, c) }}"""
+        )
+        given = {"keep": np.array([[[True, True, False]]]), "mask": np.array(mask)}
+        tensors = known | (given if masked else {})
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in tensors.items())
+        return onnxlrp.convert(model, rules=rules, relevance_type="float64")
+
+    x = random.normal(size=(2, 4, 4))
+    whole = run_reference(to_float64(attention(4, True)), {"x": x})["x_relevance"]
+    short = run_reference(to_float64(attention(3, False)), {"x": x[:, :3]})["x_relevance"]
+    assert relative_l2(whole[:, :3], short) < 1e-6
+    assert not whole[:, 3].any()
+
+
 def test_a_reconstruction_by_hand() -> None:
     """m = x * W^T R and one factor per layer and sample, from the logit of the target on."""
 
@@ -220,3 +252,21 @@ def test_an_input_of_zeros_gives_a_map_of_zeros(rules: str) -> None:
 def test_a_wrong_word_is_an_error_that_names_the_line(line: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_table(f'{line}\n[[rule]]\nrule = "epsilon"\n', name="t", source="t")
+
+
+@pytest.mark.parametrize("rules", ["abslrp", "abslrp-intline", "abslrp-reference", "relative-lrp"])
+def test_a_mask_of_minus_infinity_that_is_added_leaves_maps_finite(rules: str) -> None:
+    random = np.random.default_rng(7)
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18]> g (float[N,3,4] x) => (float[N,4] y) {
+        t = Transpose<perm = [0, 2, 1]>(x)  raw = MatMul(x, t)  scores = Add(raw, mask)
+        p = Softmax<axis = -1>(scores)  o = MatMul(p, x)  s = ReduceMean<keepdims = 0>(o, axis)  y = Gemm(s, w) }"""
+    )
+    mask = np.zeros((1, 3, 3), np.float32)
+    mask[0, :, 2] = -np.inf
+    tensors = {"mask": mask, "axis": np.array([1]), "w": random.normal(size=(4, 4)).astype(np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in tensors.items())
+    x = random.normal(size=(2, 3, 4)).astype(np.float32)
+    found = run_onnxruntime(onnxlrp.convert(model, rules=rules), {"x": x})["x_relevance"]
+    assert np.isfinite(found).all() and found.any()
+    assert onnxlrp.verify(model, rules=rules).passed
