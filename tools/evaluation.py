@@ -43,7 +43,7 @@ def measure(subject: Subject, samples: int | None, folder: Path) -> tuple[Measur
         settings=subject.settings,
         samples=samples,
         batch=16,
-        results=folder / f"{subject.name}.jsonl",
+        results=folder / f"{subject.name}.results.jsonl",
         data=data,
     )
     begun = time.monotonic()

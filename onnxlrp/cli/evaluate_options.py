@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -127,6 +126,3 @@ def made_options(data: dict[str, Any], image: dict[str, Any]) -> Any:
 
     table = TableOptions(rows=data.pop("rows"), drop=tuple(data.pop("drop")))
     return DataOptions(**data, image=ImageOptions(**image), table=table)
-
-
-Progressing = Callable[[int, int, str], None]

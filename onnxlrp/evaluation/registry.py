@@ -36,7 +36,7 @@ class Metric:
             whose parameters can be randomised). A metric that is called without raises UsageError.
         group: how many consecutive samples are judged together (4 for the mosaics of GAE); batches hold whole groups
             and an incomplete last group is left out.
-        cost: roughly how many runs of the model one sample takes, for the estimate that `evaluate` shows.
+        cost: roughly how many runs of the model one sample takes, for the progress that `evaluate` shows.
     """
 
     name: str

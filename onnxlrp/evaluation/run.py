@@ -22,7 +22,7 @@ from onnxlrp.evaluation.subject import Engine
 from onnxlrp.tables.names import did_you_mean
 from onnxlrp.version import VERSION
 
-#: Called with the number of steps done and of all steps, and what is being done.
+#: Called with the cost of what is done and of everything, and what is being done.
 Progress = Callable[[int, int, str], None]
 
 
@@ -140,7 +140,7 @@ class _Runner:
 
     def __init__(self, plan: Plan, store: Store, progress: Progress) -> None:
         self._plan, self._store, self._progress = plan, store, progress
-        self._total = len(plan) * len(plan.methods) * len(plan.metrics)
+        self._total = len(plan) * len(plan.methods) * sum(chosen.metric.cost for chosen in plan.metrics)
         self._done = 0
         #: By the place of the first sample of the batch, and the places in it.
         self._prepared: dict[tuple[int, ...], Prepared] = {}
@@ -161,7 +161,7 @@ class _Runner:
                     for chosen in plan.metrics:
                         self._progress(self._done, self._total, f"{method.name}: {chosen.metric.name}")
                         yield self._step(batch, method, chosen, own)
-                        self._done += len(batch)
+                        self._done += len(batch) * chosen.metric.cost
         self._progress(self._total, self._total, "")
 
     def _step(self, batch: Batch, method: NamedMethod, chosen: Chosen, digests: Sequence[bytes]) -> _Step:

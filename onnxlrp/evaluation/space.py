@@ -153,7 +153,7 @@ def _redrawn(candidate: Candidate, name: str, traits: Traits, generator: np.rand
     if name == "borders":
         lower, upper = float(generator.choice((0.2, 0.33, 0.5))), float(generator.choice((0.5, 0.67, 0.8, 0.95)))
         return replace(candidate, borders=(lower, upper))
-    options = _OPTIONS.get(name, _LINEAR)(traits)
+    options = _OPTIONS.get(name, _layers)(traits)
     choice = options[int(generator.integers(len(options)))](generator)
     rest = {key: value for key, value in candidate.choices.items() if key != name}
     chosen = rest if choice is None else {**rest, name: choice}
@@ -177,7 +177,8 @@ def _fixed(choice: Choice | None) -> Draw:
     return lambda generator: choice
 
 
-def _LINEAR(traits: Traits) -> Sequence[Draw]:  # noqa: N802
+def _layers(traits: Traits) -> Sequence[Draw]:
+    """For layers with weights; gamma twice, because small ones matter most."""
     return (
         _epsilon,
         lambda g: Choice("gamma", {"gamma": _log(g, 0.01, 10.0)}),
