@@ -264,15 +264,27 @@ def conv(at: Situation) -> Linear | Product | Refusal:
         scale_output=lambda b, w, k: b.mul(w, _along(k, 0, rank, b)),
         scale_input=scale_input,
     )
-    bias = node.input(2)
-    return Linear(
-        "linear",
-        (Term(x, weighted),),
-        at.y,
-        bias=(lambda b: bias) if bias else None,
-        bias_size=weight_shape[0] if weight_shape else None,
-        per_sample=True,
-    )
+    bias, size = _bias(at, weight_shape[0] if weight_shape else None, rank)
+    return Linear("linear", (Term(x, weighted),), at.y, bias=bias, bias_size=size, per_sample=True)
+
+
+def _bias(
+    at: Situation, channels: int | None, rank: int, own: bool = True
+) -> tuple[Callable[[Builder], str] | None, int | None]:
+    """The bias, and its length where the operator can take it as its own; otherwise it broadcasts against the output.
+
+    Args:
+        channels: those of the output; None where the weight, computed in the model, does not tell.
+        own: whether the operator is run with a bias.
+    """
+    bias = at.node.input(2)
+    shape = at.graph.static_shape(bias) if bias else None
+    size = channels if channels is not None or shape is None else shape[0]
+    if not bias:
+        return None, size
+    if own and size is not None:
+        return lambda b: bias, size
+    return lambda b: channel_shape(b, bias, rank), None
 
 
 def _by_weight(
@@ -311,9 +323,8 @@ def _by_weight(
         forward=lambda b, value, v, bias: b.add(run(b, v, value), bias) if bias else run(b, v, value),
         adjoint=lambda b, s, v: correlate(b, s, v, inputs),
     )
-    bias = at.node.input(2)
-    rank = len(window.kernel) + 2
-    return Linear("linear", (Term(w, weighted),), at.y, bias=(lambda b: channel_shape(b, bias, rank)) if bias else None)
+    bias, _ = _bias(at, None, len(window.kernel) + 2, own=False)
+    return Linear("linear", (Term(w, weighted),), at.y, bias=bias)
 
 
 def _transposed_window(node: Node, graph: Graph, kernel: tuple[int, ...]) -> tuple[Window, bool] | None:
@@ -390,12 +401,5 @@ def conv_transpose(at: Situation) -> Linear | Product | Refusal:
         scale_output=lambda b, w, k: _transposed_scale_output(b, w, k, weight_shape, window.group, n + 2),
         scale_input=lambda b, w, k: b.mul(w, _along(k, 0, n + 2, b)),
     )
-    bias = node.input(2)
-    return Linear(
-        "linear",
-        (Term(x, weighted),),
-        at.y,
-        bias=(lambda b: bias) if bias else None,
-        bias_size=weight_shape[1] * window.group if weight_shape else None,
-        per_sample=True,
-    )
+    bias, size = _bias(at, weight_shape[1] * window.group if weight_shape else None, n + 2)
+    return Linear("linear", (Term(x, weighted),), at.y, bias=bias, bias_size=size, per_sample=True)

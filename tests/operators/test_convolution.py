@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.operators.examples import Example, expect_linear_map_in_onnxruntime
+from tests.support.evaluate import relative_l2
+from tests.support.explained import explain_seeded
 from tests.support.models import Net
 
 _MODES = ("NOTSET", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
@@ -68,3 +71,36 @@ def test_conv(example: Example, dynamic: bool) -> None:
 @given(example=convolutions("ConvTranspose"), dynamic=st.booleans())
 def test_conv_transpose(example: Example, dynamic: bool) -> None:
     expect_linear_map_in_onnxruntime(example, dynamic=dynamic)
+
+
+def _by_computed_weight(op: str, computed: frozenset[str]) -> Example:
+    """A layer whose weight, bias or both are made from constants in a way that hides their sizes."""
+    random = np.random.default_rng(5)
+    weight = random.normal(size=(4, 3, 2, 2) if op == "Conv" else (3, 4, 2, 2))
+    values = {"weight": weight, "bias": random.normal(size=4)}
+
+    def constant(net: Net, name: str) -> str:
+        whole = net.constant(values[name])
+        if name not in computed:
+            return whole
+        sizes = values[name].shape
+        shape = net.op("Compress", net.constant(sizes), net.constant(np.array([True] * len(sizes))), axis=0)
+        return net.op("Reshape", whole, shape)
+
+    def build(net: Net, a: str) -> str:
+        return net.op(op, a, *(constant(net, name) for name in values), kernel_shape=[2, 2], pads=[1, 0, 0, 1])
+
+    return Example((2, 3, 4, 5), build, 4, open_axes=(0,))
+
+
+@pytest.mark.parametrize("rules", ["epsilon-plus", "epsilon-alpha2-beta1", "epsilon-plus-flat", "epsilon-gamma-box"])
+@pytest.mark.parametrize("computed", [{"weight"}, {"bias"}, {"weight", "bias"}], ids=lambda c: "-and-".join(sorted(c)))
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_weight_of_unknown_size_gives_the_map_of_a_constant_one(op: str, computed: set[str], rules: str) -> None:
+    """Weights that are standardised when the model runs, as in NF-Nets, with biases."""
+    maps = []
+    for names in (frozenset(computed), frozenset[str]()):
+        example = _by_computed_weight(op, names)
+        maps.append(explain_seeded(example.model(dynamic=True), rules, {"a": example.data}).relevance["a"])
+    assert np.abs(maps[1]).max() > 0
+    assert relative_l2(*maps) < 1e-12
