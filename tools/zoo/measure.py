@@ -28,6 +28,9 @@ from zoo.row import Row
 #: What colours the words of an error on a terminal.
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
+#: Maps of two exports are mostly no further apart than this.
+_ROUNDING = 1e-2
+
 
 def measure(
     name: str,
@@ -92,6 +95,13 @@ def relevance(path: Path, sample: Array, rules: str) -> Array:
     return explainer.explain({"image": sample}).relevance["image"]
 
 
+def shaken(sample: Array) -> Array:
+    """The image with each number moved to one of its neighbours in float32, at random."""
+    up = np.random.default_rng(7).random(sample.shape) < 0.5
+    found: Array = np.nextafter(sample, np.where(up, np.inf, -np.inf).astype(sample.dtype))
+    return found
+
+
 def difference(a: Array, b: Array) -> float:
     """Relative L2 distance."""
     return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b.astype(np.float64)))
@@ -153,6 +163,9 @@ def _row(about: Row, form: Form, path: Path, dynamic: str, maps: list[Array], te
     if len(maps) == 2:
         each = [difference(a, b) for a, b in zip(*maps, strict=True)]
         found = replace(found, apart=difference(*maps), apart_median=float(np.median(each)))
+        if difference(*maps) > _ROUNDING:
+            moved = relevance(path, shaken(sample), about.rules)
+            found = replace(found, shaken=difference(moved, maps[1]))
     return replace(
         found,
         group=about.group,

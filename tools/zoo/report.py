@@ -25,8 +25,10 @@ smallest networks of each family is taken, on the smallest image that it works w
 * *Forward* is the largest difference of the outputs over their largest value, *gap* the widest gap of the ledger,
   relative to the relevance that arrived there, and *where* the node with that gap, its operator and its rule.
 * *Batch* is the relative L2 distance between the map of a sample alone and with others, *apart* that between the maps
-  of class 0 of both exports, in float32, for all samples together and for the median sample: where a sum nearly
-  cancels, relevance is divided by what is left of it, and rounding alone moves the whole map of that sample.
+  of class 0 of both exports, in float32, for all samples together and for the median sample. Where a sum nearly
+  cancels, relevance is divided by what is left of it, and rounding alone moves the map of that sample: *shaken* is how
+  far the map of one export moves where each number of the image is moved to its neighbour in float32 (measured where
+  the exports are more than 1e-2 apart).
 
 *Detection* stands for the detectors' networks, with or without their heads, up to where boxes are sorted out.
 *Detectors* are whole: one image in, boxes, scores and labels out, `convert --output scores --target seed`, so that a
@@ -79,7 +81,13 @@ def _group(rows: Sequence[Row]) -> list[str]:
         parts += ["Not converted and verified:", _table(("network", "exporter", "outcome", "reason"), rest)]
     good = [r for r in rows if r.passed]
     # The group is the family of torchvision's networks, and only detectors are taken in part.
-    optional = {"family": any(r.family != r.group for r in good), "part": any(r.part for r in good)}
+    optional = {
+        "family": any(r.family != r.group for r in good),
+        "part": any(r.part for r in good),
+        # Whole detectors have one sample, and no class of which maps are compared.
+        "batch": any(r.batch is not None for r in good),
+        **dict.fromkeys(("apart", "median", "shaken"), any(r.apart is not None for r in good)),
+    }
     header = [h for h in _COLUMNS if optional.get(h, True)]
     return [*parts, _table(header, [[_COLUMNS[h](r) for h in header] for r in good])] if good else parts
 
@@ -103,6 +111,7 @@ _COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "batch": lambda row: number(row.batch),
     "apart": lambda row: number(row.apart),
     "median": lambda row: number(row.apart_median),
+    "shaken": lambda row: number(row.shaken),
 }
 
 

@@ -24,6 +24,8 @@ class Row:
             nothing did.
         apart: distance of the maps of both exporters, all samples together, on the second of them.
         apart_median: the same for the median of the samples.
+        shaken: how far the map of one export moves where each number of the image is rounded the other way; measured
+            where the exports are further apart than rounding mostly takes them.
         parameters: how many numbers the network has learned (with random weights: would have).
     """
 
@@ -45,6 +47,7 @@ class Row:
     apart: float | None = None
     parameters: int = 0
     apart_median: float | None = None
+    shaken: float | None = None
 
     @classmethod
     def start(cls, network: Network, exporter: str, rules: str) -> Row:
