@@ -11,13 +11,14 @@ from pathlib import Path
 import onnx
 
 from onnxlrp.check.save import default_output, save
-from onnxlrp.compile import Converted, Request, compile_model
+from onnxlrp.compile import Converted, compile_model
 from onnxlrp.errors import UsageError
 from onnxlrp.planning.concepts import MaskLike
 from onnxlrp.planning.model import Plan
 from onnxlrp.planning.target import TargetLike
 from onnxlrp.read.load import load
 from onnxlrp.read.prepare import prepare
+from onnxlrp.request import Request
 from onnxlrp.tables import RuleTable
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto

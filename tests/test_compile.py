@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 import onnxlrp
-from onnxlrp.compile import Request, compile_model
+from onnxlrp.compile import compile_model
+from onnxlrp.request import Request
 from onnxlrp.tables import parse_table
 from tests.graph.written import Array, network, normal, prepared
 from tests.support.evaluate import run_onnxruntime, run_reference, to_float64

@@ -16,13 +16,14 @@ from onnx import helper
 from onnxlrp.api import ModelLike, Rules
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
-from onnxlrp.compile import Request, compile_model
+from onnxlrp.compile import compile_model
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT
 from onnxlrp.errors import ModelReadError, UsageError
 from onnxlrp.planning.concepts import MaskLike
 from onnxlrp.planning.target import TargetLike
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
+from onnxlrp.request import Request
 from onnxlrp.run.masks import Masks, MaskValue, mask_array, stated, tensor_of
 from onnxlrp.run.session import open_session
 

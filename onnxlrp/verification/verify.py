@@ -17,15 +17,17 @@ from onnxlrp.api import ModelLike, Rules
 from onnxlrp.check import metadata
 from onnxlrp.check.save import save
 from onnxlrp.check.strip import strip
-from onnxlrp.compile import LEDGER_OUTPUT, Converted, Request, compile_model, suffix
+from onnxlrp.compile import Converted, compile_model
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT
 from onnxlrp.errors import ModelReadError, UsageError
 from onnxlrp.graph.view import Graph
 from onnxlrp.planning.concepts import MaskLike
+from onnxlrp.planning.conversion import LEDGER_OUTPUT, suffix
 from onnxlrp.planning.target import TargetLike, parse_target, resolve_outputs
 from onnxlrp.read import structure
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
+from onnxlrp.request import Request
 from onnxlrp.run.session import open_session
 from onnxlrp.tables import parse_table
 from onnxlrp.understand.declared import from_text

@@ -8,7 +8,7 @@ from hypothesis import assume
 from onnx import ModelProto
 
 import onnxlrp
-from onnxlrp.compile import LEDGER_OUTPUT
+from onnxlrp.planning.conversion import LEDGER_OUTPUT
 from tests.support.evaluate import reference, run_onnxruntime, run_reference, to_float64
 from tests.support.random_graphs import Array, RandomGraph
 

@@ -23,8 +23,8 @@ from backend import emitted, point
 from backend.cases import Case
 from backend.emitted import LRP_0, Conversion
 from backend.results import Result
-from onnxlrp.compile import LEDGER_OUTPUT
 from onnxlrp.errors import ConversionError, OnnxLrpError
+from onnxlrp.planning.conversion import LEDGER_OUTPUT
 from onnxlrp.planning.model import PlanStep
 from onnxlrp.tables import parse_table
 
