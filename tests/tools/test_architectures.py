@@ -37,7 +37,7 @@ def test_the_page_counts_and_gives_reasons(monkeypatch: pytest.MonkeyPatch) -> N
     page = report.markdown(rows, [Network("timm", "late", "later", 64)])
     assert "Not measured yet: `later` (timm)." in page
     # Five networks, of which one is verified and one is not; of the others nothing is known.
-    assert "| timm | 5 | 4 | 1 | 0 | 50 % | 1 | 0 | 1 | 0 | 1 |" in page
+    assert "| timm | 5 | 4 | 1 | 0 | 50.0 % | 1 | 0 | 1 | 0 | 1 |" in page
     assert "| `odd` | dynamo | refused | one node stands in the way |" in page
     assert "| `new` | dynamo | not exported | no such operator |" in page
     assert "| `large` | dynamo | cut off | not done in 9 s, cut off at verify |" in page

@@ -123,7 +123,7 @@ def _totals(group: str, rows: Sequence[Row], unmeasured: int) -> tuple[str, ...]
     # What did not get as far as a conversion says nothing of it.
     ours = [[r for r in found if r.passed or r.stage in ("convert", "verify")] for found in by_network.values()]
     judged = [all(r.passed for r in found) for found in ours if found]
-    share = f"{100 * sum(judged) / len(judged):.0f} %" if judged else ""
+    share = f"{100 * sum(judged) / len(judged):.1f} %" if judged else ""
     counts = [sum(r.stage in stages for r in rows) for stages in _OUTCOMES.values()]
     numbers = (len(by_network) + unmeasured, len(by_network), sum(p == 2 for p in passed), sum(p == 1 for p in passed))
     return group, *map(str, numbers), share, *map(str, counts)
