@@ -114,13 +114,15 @@ def _info(kind: onnx.TypeProto) -> TensorInfo:
     tensor = kind.tensor_type
     if not tensor.HasField("shape"):
         return TensorInfo(tensor.elem_type, None)
-    dims: list[Dim] = []
-    for dim in tensor.shape.dim:
-        if dim.HasField("dim_value"):
-            dims.append(int(dim.dim_value))
-        else:
-            dims.append(dim.dim_param or None)
-    return TensorInfo(tensor.elem_type, tuple(dims))
+    return TensorInfo(tensor.elem_type, tuple(map(dimension, tensor.shape.dim)))
+
+
+def dimension(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    """An int where it is known, a name where it is symbolic, None where it is unknown."""
+    # Some exporters write -1 for a dimension that is free; onnxruntime reads it so.
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    return dim.dim_param or None
 
 
 class Graph:

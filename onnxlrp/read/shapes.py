@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
+from onnxlrp.graph.view import Dim, dimension
 from onnxlrp.read import skeleton
 from onnxlrp.read.external import byte_size, is_external
 from onnxlrp.read.structure import import_domains, subgraphs
 
-Dim = int | str | None
 _SMALL = 4096
 
 
@@ -23,14 +23,7 @@ def dims(kind: onnx.TypeProto | None) -> tuple[Dim, ...] | None:
     """
     if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
-    return tuple(_dim(dim) for dim in kind.tensor_type.shape.dim)
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
-    # Some exporters write -1 for a dimension that is free; onnxruntime reads it so.
-    if dim.HasField("dim_value"):
-        return dim.dim_value if dim.dim_value >= 0 else None
-    return dim.dim_param or None
+    return tuple(map(dimension, kind.tensor_type.shape.dim))
 
 
 def infer(
@@ -74,7 +67,7 @@ def _name_free_dims(value: onnx.ValueInfoProto) -> None:
     reappears.
     """
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-        if not isinstance(_dim(dim), int | str):
+        if not isinstance(dimension(dim), int | str):
             dim.dim_param = f"{value.name}[{axis}]"
 
 

@@ -19,6 +19,7 @@ from onnxlrp.check.save import save
 from onnxlrp.compile import compile_model
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT
 from onnxlrp.errors import ModelReadError, UsageError
+from onnxlrp.graph.view import dimension
 from onnxlrp.planning.concepts import MaskLike
 from onnxlrp.planning.target import TargetLike
 from onnxlrp.read.load import Source, load
@@ -284,8 +285,7 @@ def _dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...]:
-    dims = value.type.tensor_type.shape.dim
-    return tuple(int(d.dim_value) if d.HasField("dim_value") else (d.dim_param or None) for d in dims)
+    return tuple(map(dimension, value.type.tensor_type.shape.dim))
 
 
 def _with_output(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:

@@ -15,6 +15,13 @@ def _graph(inputs: str) -> Graph:
     return Graph(network(f"g ({inputs}) => (float[1] y) {{ y = Identity(w) }}", w=np.zeros(1)))
 
 
+def test_a_size_of_minus_one_is_open() -> None:
+    """Some exporters write it so."""
+    model = network("g (float[N,3] x) => (float[1] y) { y = Identity(w) }", w=np.zeros(1))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert random_inputs(Graph(model), 4)["x"].shape == (4, 3)
+
+
 def test_inputs_have_the_declared_type_and_shape() -> None:
     graph = _graph("float[N,3] x, float16[2,T] h, int64[N,T] ids, bool[N] m, float[N,3] w")
     found = random_inputs(graph, 4)

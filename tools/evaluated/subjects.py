@@ -132,8 +132,8 @@ SUBJECTS: Mapping[str, Subject] = {
                 *("deep-taylor", "abslrp", "excitation-backprop", "gradient-x-input", "guided-backprop"),
             ),
             _IMAGES,
-            ("deletion", "insertion", "complexity", "sensitivity", "random-logit"),
-            {"sensitivity": {"runs": 3}, "rise": {"masks": 200}},
+            ("deletion", "insertion", "complexity", "random-logit"),
+            {"rise": {"masks": 200}},
         ),
         Subject(
             "digits",
@@ -147,7 +147,7 @@ SUBJECTS: Mapping[str, Subject] = {
                 *("excitation-backprop", "gradient-x-input", "guided-backprop"),
             ),
             _IMAGES,
-            ("deletion", "insertion", "pixel-flipping", "complexity", "sensitivity", "random-logit", "completeness"),
+            ("deletion", "insertion", "complexity", "sensitivity", "random-logit", "completeness"),
             {"sensitivity": {"runs": 4}, "rise": {"masks": 128}},
         ),
         Subject(
