@@ -183,6 +183,10 @@ class Graph:
                 readers.setdefault(name, []).append(node)
         return {name: tuple(nodes) for name, nodes in readers.items()}
 
+    def value_readers(self, tensor: str) -> tuple[Node, ...]:
+        """Who reads the values of a tensor, and not only its shape."""
+        return tuple(n for n in self.consumers.get(tensor, ()) if n.domain or n.op not in ("Shape", "Size"))
+
     def info(self, tensor: str) -> TensorInfo:
         return self._info.get(tensor, TensorInfo())
 

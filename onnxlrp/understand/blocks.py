@@ -99,7 +99,7 @@ class _At:
 
     def only_reader(self, node: Node, *ops: str) -> Node | None:
         """What alone reads the first output of a node, if it is one of these operators."""
-        readers = self.graph.consumers.get(node.outputs[0], ())
+        readers = self.graph.value_readers(node.outputs[0])
         return readers[0] if len(readers) == 1 and readers[0].op in ops and not readers[0].domain else None
 
 

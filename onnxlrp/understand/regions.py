@@ -82,7 +82,7 @@ def is_layer(node: Node, facts: Facts) -> bool:
 
 
 def _only_consumer(graph: Graph, tensor: str, pinned: frozenset[str]) -> Node | None:
-    readers = graph.consumers.get(tensor, ())
+    readers = graph.value_readers(tensor)
     if len(readers) != 1 or tensor in pinned:
         return None
     return readers[0]
@@ -160,7 +160,7 @@ def _merge_forward(graph: Graph, facts: Facts, pinned: frozenset[str], regions: 
         if node.op != "BatchNormalization" or node.domain or node.index in regions:
             continue
         y = node.outputs[0]
-        readers = graph.consumers.get(y, ())
+        readers = graph.value_readers(y)
         constants = all(facts.is_constant(i) for i in node.inputs[1:5])
         if not readers or y in pinned or not constants or node.attribute("training_mode", 0):
             continue

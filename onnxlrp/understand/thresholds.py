@@ -47,14 +47,14 @@ def _norm_before(node: Node, graph: Graph, facts: Facts) -> Node | None:
     norm = graph.producer.get(node.inputs[0])
     if norm is None or norm.op != "BatchNormalization" or norm.domain or norm.attribute("training_mode", 0):
         return None
-    alone = len(graph.consumers.get(norm.outputs[0], ())) == 1 and norm.outputs[0] not in graph.outputs
+    alone = len(graph.value_readers(norm.outputs[0])) == 1 and norm.outputs[0] not in graph.outputs
     return norm if alone and all(facts.is_constant(i) for i in norm.inputs[1:5]) else None
 
 
 def _is_wanted(node: Node, norm: Node, graph: Graph, facts: Facts) -> bool:
     """Whether no layer in front takes the BatchNormalization, all behind can, and no channel is scaled by zero."""
-    before, readers = graph.producer.get(norm.inputs[0]), graph.consumers.get(node.outputs[0], ())
-    if before is not None and is_layer(before, facts) and len(graph.consumers.get(norm.inputs[0], ())) == 1:
+    before, readers = graph.producer.get(norm.inputs[0]), graph.value_readers(node.outputs[0])
+    if before is not None and is_layer(before, facts) and len(graph.value_readers(norm.inputs[0])) == 1:
         return False
     narrow = graph.dtype(norm.inputs[0]) in NARROW_TYPES
     if narrow or graph.rank(norm.inputs[0]) is None or not readers or node.outputs[0] in graph.outputs:

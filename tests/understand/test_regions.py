@@ -361,3 +361,12 @@ def test_a_batch_norm_between_two_layers_goes_to_the_first() -> None:
         u=normal(4, 4, 3, 3, seed=6),
     )  # fmt: skip
     assert regions_of(model) == ["Conv+BatchNormalization"]
+
+
+def test_who_asks_for_a_shape_only_does_not_keep_nodes_apart() -> None:
+    """TorchScript writes shapes that way."""
+    layer = "n = BatchNormalization(x, k, c, m, v) s = Shape(n) a = Conv(n, w) t = Shape(a)"
+    pointwise, offset = normal(4, 4, 1, 1, seed=5), normal(4, 1, 1, seed=6)
+    assert regions_of(net(IMAGE, f"{layer} d = Add(a, b4) y = Reshape(d, s)", w=pointwise, b4=offset)) == [
+        "BatchNormalization+Conv+Add"
+    ]
