@@ -60,6 +60,12 @@ def test_chance_is_no_rival_but_a_measure() -> None:
     assert said.startswith("fall ↓: epsilon (random maps: ")
 
 
+def test_tables_that_beat_the_default_are_named() -> None:
+    (said,) = page.better_than_default(measured(default=1.0, epsilon=0.5, occlusion=0.1, random=2.0))
+    assert said.startswith("fall ↓: epsilon (") and said.endswith(".") and "; default " in said
+    assert page.better_than_default(measured(default=0.5, epsilon=1.0, random=2.0)) == []
+
+
 def test_a_difference_that_may_be_chance_is_neither_won_nor_lost() -> None:
     found = measured(default=1.0, occlusion=1.0, random=2.0)
     assert page.losses(found) == page.wins(found) == []

@@ -14,6 +14,7 @@ from onnxlrp.evaluation.summary import Cell, Line, short, values_of
 #: Tables that are gradients rather than LRP; they count as baselines in what is said.
 GRADIENTS = ("gradient-x-input", "guided-backprop", "deconvnet", "gradient")
 CHANCE = "random"
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def _section(one: Measured) -> Iterator[str]:
     yield from _list("Where LRP loses", losses(one))
     yield from _list("Where LRP wins", wins(one))
     yield from _list("Not better than chance", no_better_than_chance(one))
+    yield from _list(f"Where another LRP table is better than `{DEFAULT}`", better_than_default(one))
 
 
 def _list(title: str, sentences: Sequence[str]) -> Iterator[str]:
@@ -147,6 +149,19 @@ def no_better_than_chance(one: Measured) -> list[str]:
         weak = [n for n in one.lrp if _of(line, n).count and not _beyond_chance(one, line, _of(line, n), chance)]
         if weak:
             found.append(f"{line.title} {line.arrow}: {_names(weak)} (random maps: {short(chance.mean)}).")
+    return found
+
+
+def better_than_default(one: Measured) -> list[str]:
+    """Every line in which other LRP tables are better than the one that is used unless another is named."""
+    found = []
+    for line in one.lines:
+        usual = next((cell for cell in line.cells if cell.method == DEFAULT and cell.count), None)
+        others = [_of(line, name) for name in one.lrp if name != DEFAULT]
+        better = [c for c in others if usual and c.count and _beyond_chance(one, line, c, usual)]
+        if usual and better:
+            said = _names([f"{cell.method} ({short(cell.mean)})" for cell in better])
+            found.append(f"{line.title} {line.arrow}: {said}; {DEFAULT} {short(usual.mean)}.")
     return found
 
 
