@@ -41,7 +41,7 @@ def test_every_option_is_handed_on(run: Run, received: dict[str, Any]) -> None:
     result = run("explain", "m.onnx", *stated, "-o", "out", "--top", "2", "--labels", "l.txt", "--rules", "epsilon")
     assert result.exit_code == 0, result.stderr
     feed = {"x": "ids", "y:0": "pair-mask"}
-    options = TextOptions("t.json", ("c", "d"), feed, " Paris", "London", 3, "e", "first")
+    options = TextOptions("t.json", ("c", "d"), feed, " Paris", "London", 3, "e", pooling="first")
     assert received == {
         "model": "m.onnx", "texts": ("a", "b"), "options": options, "data": {"z": "1"}, "out_dir": "out", "top": 2,
         "labels": "l.txt", "rules": "epsilon", "position": "last", "providers": None, "progress": None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SIZE = 224
 #: Declarations hold as long as their library lives.
@@ -43,8 +43,12 @@ def build(name: str, seed: int = 0) -> nn.Module:
     return network
 
 
-def settle(network: nn.Module, size: int) -> None:
-    """Gives the BatchNorms of an image network, in place, statistics like trained ones, from images of this size."""
+def settle(network: nn.Module, size: int, images: Tensor | None = None) -> None:
+    """Gives the BatchNorms of an image network, in place, statistics like trained ones.
+
+    Args:
+        size: of the images that they come from, in pixels, unless `images` [n, 3, height, width] are given.
+    """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
     with torch.no_grad():
         for norm in norms:
@@ -55,7 +59,7 @@ def settle(network: nn.Module, size: int) -> None:
             norm.reset_running_stats()
             norm.train()
         if norms:
-            network(torch.randn(4, 3, size, size))
+            network(torch.randn(4, 3, size, size) if images is None else images)
         for norm in norms:
             norm.eval()
             deviation = norm.running_var.sqrt() if norm.running_var is not None else torch.ones(1)
