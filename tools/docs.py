@@ -73,6 +73,10 @@ FORMULAS: Mapping[str, Sequence[str]] = {
         "u_k = (1 + gamma [sgn c_k = sgn z]) c_k    c_k: the terms, z = sum_k c_k",
         "R_k = u_k R / st(sum_l u_l)",
     ),
+    "rescaled": (
+        "a_k = c_k R / st(sum_l c_l)    S_k: the sum of a_k over a sample",
+        "R_k = a_k sgn(S_k) sum(R) / sum_l |S_l|",
+    ),
     "absolute-ratio": ("R_k = |c_k| R / st(sum_l |c_l|)",),
     "equal": ("R_k = R / n",),
     "winner": ("R_x = the sum of R_y over the windows in which x is the first of the largest",),

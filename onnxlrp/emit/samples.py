@@ -73,6 +73,10 @@ class Samples:
         viewed = view.to(values)
         return view.over(b, "ReduceSum", viewed if nonnegative else b.op("Abs", viewed))
 
+    def total(self, b: Builder, values: str, like: str) -> str:
+        """The signed sum of each sample, otherwise like `mass`."""
+        return self.mass(b, values, like, nonnegative=True)
+
     def vector(self, b: Builder, mass: str) -> str:
         """What `mass` gives as a vector over the samples, so that those of tensors of different rank can be added."""
         return b.op("Reshape", mass, b.integers([-1]))

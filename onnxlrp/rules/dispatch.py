@@ -28,6 +28,7 @@ _LINEAR: dict[str, _Single] = {
     "flat": first_layer.flat,
     "res-lrp": sums.res_lrp,
     "absolute-ratio": sums.absolute_ratio,
+    "rescaled": sums.rescaled,
     "equal": sums.equal,
     "absolute-magnitude": absolute.linear,
     "relative": relative.relative,

@@ -266,6 +266,14 @@ _RULES: dict[str, RuleSpec] = {
             _DIVISION,
         ),
         RuleSpec(
+            "rescaled",
+            ("sum",),
+            "residual additions: the epsilon rule, then each branch rescaled as a whole, so that branches which cancel"
+            " element by element cannot blow up",
+            "Chefer et al. 2021 (residual additions of the released code)",
+            {key: value for key, value in _DIVISION.items() if key != "bias"},
+        ),
+        RuleSpec(
             "equal",
             ("sum",),
             "residual additions: the same share to each term, however large it is",

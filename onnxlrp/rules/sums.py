@@ -8,7 +8,7 @@ from onnxlrp.emit.builder import Builder
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Linear
-from onnxlrp.rules.recipe import Contributions, Parameters, bias_of, divide, kept, on_output, transposed
+from onnxlrp.rules.recipe import Contributions, Parameters, bias_of, divide, kept, on_output, stabilised, transposed
 
 #: (builder, contribution c, sum z) -> the weight that c is given.
 Weight = Callable[[Builder, str, str], str]
@@ -49,6 +49,28 @@ def res_lrp(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
 def absolute_ratio(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
     """R_k = |c_k| / sum of |c| * R."""
     return _weighted(ctx, op, r, p, lambda b, c, z: b.op("Sign", c), 1)
+
+
+def rescaled(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:
+    """The epsilon rule, whose results a_k are then rescaled term by term: sums S_k over each sample keep their ratio
+    in absolute values, and together have the sum of R. R_k = a_k sgn(S_k) sum(R) / sum of |S_l|; the bias gets nothing.
+    """
+    b, samples = ctx.b, ctx.samples
+    terms = [(term.x, full) for term in op.terms if (full := term.map.part(b, "full")) is not None]
+    z = b.sum([full.forward(b, x, None) for x, full in terms])
+    came = r.as_map(b)
+    s = b.quotient(came, stabilised(ctx, op, z, p))
+    back = [(x, m) for x, full in terms if (m := transposed(b, full, s)) is not None]
+    sums = [samples.vector(b, samples.total(b, b.mul(x, m), x)) for x, m in back]
+    arrived = samples.vector(b, samples.total(b, came, op.y))
+    factor = b.quotient(arrived, b.sum([b.op("Abs", total) for total in sums]))
+    found = [
+        (x, Relevance(samples.times(b, m, b.mul(b.op("Sign", total), factor), x), x))
+        for (x, m), total in zip(back, sums, strict=True)
+    ]
+    passed = [b.mul(b.op("Abs", total), factor) for total in sums]
+    ctx.book("stabiliser", lambda: b.sub(arrived, b.sum(passed)))
+    return kept(list(found))
 
 
 def equal(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributions:

@@ -145,6 +145,20 @@ def test_equal_shares_do_not_look_at_the_terms(tmp_path: Path) -> None:
         assert relative_l2(part, seed * np.asarray(sum(terms)) / 3) < 1e-12
 
 
+def test_rescaled_branches_have_the_ratio_of_their_sums_and_the_sum_of_what_came(tmp_path: Path) -> None:
+    a, c, seed = distinct(2, 3, 4, seed=1), distinct(2, 3, 4, seed=5), distinct(2, 3, 4, seed=4)
+    z, bias = a + c, distinct(4, seed=3)
+    relevance = seed * (z + bias)
+    share = relevance / (z + 1e-6 * np.where(z >= 0, 1.0, -1.0))
+    parts = [a * share, c * share]
+    sums = [p.sum((1, 2), keepdims=True) for p in parts]
+    total = relevance.sum((1, 2), keepdims=True) / sum(np.abs(s) for s in sums)
+    found = _sum_relevance(tmp_path, "rescaled", (a, c), seed, bias)
+    for got, part, own in zip(found, parts, sums, strict=True):
+        assert relative_l2(got, part * np.sign(own) * total) < 1e-9
+    assert np.allclose(sum(f.sum((1, 2)) for f in found), relevance.sum((1, 2)))
+
+
 def test_res_lrp_stays_bounded_where_terms_cancel(tmp_path: Path) -> None:
     """|R_a| + |R_b| <= (1 + 2 / gamma) |R|, however nearly a + b is zero."""
     a = np.array([[1.0, -2.0, 0.5]])
