@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.exporting import export_with_open_batch
+
 SIZE = 224
 #: Declarations hold as long as their library lives.
 _declared: list[Any] = []
@@ -69,31 +71,4 @@ def settle(network: nn.Module, size: int, images: Tensor | None = None) -> None:
 
 def export(name: str, path: Path, exporter: str) -> None:
     """Writes the network as ONNX with a dynamic batch; `exporter` is "dynamo" or "torchscript"."""
-    network, example = build(name), torch.randn(2, 3, SIZE, SIZE)
-    part = path.with_name(path.name + ".part")
-    if exporter == "dynamo":
-        batch = torch.export.Dim("batch", min=1, max=1024)
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: batch},),
-            input_names=["image"],
-            output_names=["logits"],
-            verbose=False,
-        )
-        if program is None:
-            raise RuntimeError("torch returned no program")
-        program.save(part, external_data=False)
-    else:
-        torch.onnx.export(
-            network,
-            (example,),
-            str(part),
-            dynamo=False,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-            opset_version=18,
-        )
-    part.replace(path)
+    export_with_open_batch(build(name), torch.randn(2, 3, SIZE, SIZE), "image", path, exporter)

@@ -15,6 +15,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from benchmark.exporting import export_with_open_batch
 from benchmark.networks import torchvision_models
 
 SEQUENCE = 128
@@ -65,34 +66,7 @@ def export(name: str, path: Path, exporter: str) -> None:
     """Writes the network as ONNX with a dynamic batch; `exporter` is "dynamo" or "torchscript"."""
     runner = build(name)
     example = torch.ones(2, SEQUENCE, dtype=torch.int64) if runner.text else torch.randn(2, 3, _PIXELS, _PIXELS)
-    name_of_input = "input_ids" if runner.text else "image"
-    part = path.with_name(path.name + ".part")
-    if exporter == "dynamo":
-        batch = torch.export.Dim("batch", min=1, max=1024)
-        program = torch.onnx.export(
-            runner,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: batch},),
-            input_names=[name_of_input],
-            output_names=["logits"],
-            verbose=False,
-        )
-        if program is None:
-            raise RuntimeError("torch returned no program")
-        program.save(part, external_data=False)
-    else:
-        torch.onnx.export(
-            runner,
-            (example,),
-            str(part),
-            dynamo=False,
-            input_names=[name_of_input],
-            output_names=["logits"],
-            dynamic_axes={name_of_input: {0: "batch"}, "logits": {0: "batch"}},
-            opset_version=18,
-        )
-    part.replace(path)
+    export_with_open_batch(runner, example, "input_ids" if runner.text else "image", path, exporter)
 
 
 def gradient(name: str, batch: int, device: str, threads: int) -> Callable[[], object]:
