@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure rule tables against baselines on real models and write docs/EVALUATION.md.
 
-    python tools/evaluation.py                      everything; about an hour on two cores
+    python tools/evaluation.py                      everything
     python tools/evaluation.py digits --samples 50  some of it, without writing the page (--out FILE writes one)
 
 Models and data come from models/MANIFEST.toml and are fetched where they are missing. Results are kept in
@@ -11,9 +11,7 @@ models/cache/evaluation: a run that was stopped goes on, and one that has nothin
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,9 +44,7 @@ def measure(subject: Subject, samples: int | None, folder: Path) -> tuple[Measur
         results=folder / f"{subject.name}.results.jsonl",
         data=data,
     )
-    begun = time.monotonic()
     found = evaluate(str(subject.model()), path, options, _progress)
-    seconds = _total_seconds(folder / f"{subject.name}.seconds.json", found, time.monotonic() - begun)
     identities: dict[str, str] = {}
     same = {}
     for method in found.plan.methods:
@@ -67,7 +63,6 @@ def measure(subject: Subject, samples: int | None, folder: Path) -> tuple[Measur
         tables,
         same,
         notes,
-        seconds,
     )
     return measured, found
 
@@ -80,13 +75,6 @@ def _distinct(lines: Sequence[Line]) -> list[Line]:
         if not any(np.allclose(means, [cell.mean for cell in other.cells], equal_nan=True) for other in kept):
             kept.append(line)
     return kept
-
-
-def _total_seconds(path: Path, found: Evaluation, now: float) -> float:
-    """The time of this run and of those before it whose results it used."""
-    before = json.loads(path.read_text())["seconds"] if path.exists() and found.outcome.reused else 0.0
-    path.write_text(json.dumps({"seconds": before + now}))
-    return float(before + now)
 
 
 def _progress(done: int, total: int, what: str) -> None:

@@ -23,7 +23,6 @@ class Measured:
 
     Attributes:
         same: tables that make the same relevance pass for this model as an earlier one, and which.
-        seconds: how long it took.
     """
 
     title: str
@@ -35,7 +34,6 @@ class Measured:
     tables: Sequence[str]
     same: Mapping[str, str]
     notes: Sequence[str] = ()
-    seconds: float = 0.0
 
     @property
     def lrp(self) -> list[str]:
@@ -79,7 +77,7 @@ def _section(one: Measured) -> Iterator[str]:
     yield ""
     yield f"## {one.title}"
     yield ""
-    yield f"{one.about} {one.samples} samples, {one.seconds / 60:.0f} minutes."
+    yield f"{one.about} {one.samples} samples."
     yield ""
     yield "| method | " + " | ".join(f"{line.title} {line.arrow}" for line in one.lines) + " |"
     yield "| --- |" + " ---: |" * len(one.lines)
