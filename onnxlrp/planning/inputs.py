@@ -123,6 +123,8 @@ def left_out(
 def _reached(
     graph: Graph, chosen: Sequence[ExplainedInput], targets: Sequence[Explained]
 ) -> tuple[ExplainedInput, ...]:
+    if not chosen:
+        return ()
     ways = [Paths(graph, collected(chosen), (t.tensor,)) for t in targets]
     return tuple(x for x in chosen if any(way.reaches(tensor) for way in ways for tensor in x.tensors))
 
