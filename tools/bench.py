@@ -4,12 +4,13 @@
     python tools/bench.py --quick                         one model, a minute
     python tools/bench.py                                 everything; goes on where it was cut off
     python tools/bench.py --models resnet50 --batch 1     a part of it
-    python tools/bench.py --models bert-base,vit-base,gpt2-small    the transformers
+    python tools/bench.py --models bert-base,vit-base,gpt2-small --lxt lxt/bin/python    the transformers
     python tools/bench.py --provider cuda --results benchmarks-cuda.json --with-results benchmarks.json
     python tools/bench.py --profile resnet50 epsilon-plus
 
 Needs onnxlrp with onnxruntime. torch, torchvision, transformers and onnxscript export the networks; with zennit
-installed too it is measured beside. Exit code 1: nothing could be measured; 2: wrong usage.
+installed too it is measured beside. LXT needs an environment of its own, with torch, transformers==4.52.4 and
+lxt==2.1; --lxt names its interpreter. Exit code 1: nothing could be measured; 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -73,6 +75,13 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
     return tuple(int(word) for word in words)
 
 
+def _interpreter(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """A program that can be started, or nothing."""
+    if value and shutil.which(value) is None:
+        raise click.BadParameter(f"there is no program {value!r}")
+    return value
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--models",
@@ -89,6 +98,13 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option("--batch", "batches", callback=_numbers, default="1,8", show_default=True, help="Batch sizes.")
 @click.option("--on-demand", help="Rule table measured on demand; - for none. [default: default; attnlrp]")
 @click.option("--no-peer", is_flag=True, help="Leave zennit and PyTorch out.")
+@click.option(
+    "--lxt",
+    metavar="PYTHON",
+    callback=_interpreter,
+    default="",
+    help="Measure LXT beside attnlrp, with this interpreter: LXT asks for an older transformers.",
+)
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
 @click.option("--exporter", type=click.Choice(["dynamo", "torchscript"]), default="dynamo", show_default=True)
@@ -139,6 +155,7 @@ def bench(
     batches: tuple[int, ...],
     on_demand: str | None,
     no_peer: bool,
+    lxt: str,
     provider: str,
     threads: int,
     exporter: str,
@@ -160,6 +177,7 @@ def bench(
         batches=batches,
         on_demand="" if on_demand == "-" else on_demand,
         peer=not no_peer and measure.peers_installed(),
+        lxt=lxt,
         provider=provider,
         threads=threads,
         exporter=exporter,

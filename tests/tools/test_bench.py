@@ -21,7 +21,7 @@ sys.path.insert(0, str(TOOLS))
 
 from bench import bench  # noqa: E402
 from benchmark import bound, budgets, contest, measure, models, profiling, report, results, store, worker  # noqa: E402
-from benchmark.process import WorkerError  # noqa: E402
+from benchmark.process import Process, WorkerError  # noqa: E402
 
 MACHINE = {"processor": "an abacus", "provider": "cpu", "threads": "2", "cores": "2"}
 
@@ -220,6 +220,7 @@ def a_choice(**changes: Any) -> measure.Choice:
         "batches": [1],
         "on_demand": "",
         "peer": True,
+        "lxt": "",
         "provider": "cpu",
         "threads": 2,
         "exporter": "dynamo",
@@ -236,12 +237,16 @@ def names(rules: str, on_demand: bool = False, network: str | None = "resnet50",
 
 def test_who_takes_part():
     assert names("epsilon") == ["original", "converted", "zennit"]
-    assert names("gradient-x-input") == ["original", "converted", "torch"]
+    assert names("gradient-x-input") == ["original", "converted", "PyTorch"]
     assert names("default") == names("epsilon", peer=False) == ["original", "converted"]
     assert names("epsilon", network=None) == ["original", "converted"]
     assert names("default", on_demand=True) == ["original", "off", "on"]
     assert names("attnlrp") == ["original", "converted"]
-    assert names("attnlrp", network="bert-base") == ["original", "converted", "torch"]
+    assert names("attnlrp", network="bert-base") == ["original", "converted", "PyTorch"]
+    assert names("attnlrp", network="bert-base", lxt="python")[2:] == ["PyTorch", "LXT"]
+    assert names("attnlrp", network="bert-base", lxt="python", peer=False)[2:] == ["LXT"]
+    assert names("epsilon", lxt="python") == names("epsilon")
+    assert names("gradient-x-input", network="bert-base", lxt="python")[2:] == ["PyTorch"]
 
 
 def test_what_is_measured_where_nothing_is_named():
@@ -301,7 +306,19 @@ def test_the_time_table():
     assert column(table, "original") == ["10.0"] and column(table, "converted") == ["31.0"]
     assert column(table, "budget") == ["3.4"] and column(table, "met") == ["yes"]
     assert column(table, "counted") == ["3.1"]
-    assert column(table, "peer / ours") == ["10.0"] and column(table, "peer / original") == ["30.0"]
+
+
+def test_other_implementations_have_a_row_each():
+    held = a_contest(original=[1.0], converted=[2.0], PyTorch=[3.0], LXT=[4.0])
+    table = report.peer_table(some_results(contests={"bert-base attnlrp batch 1": held}))
+    assert column(table, "peer") == ["PyTorch", "LXT"]
+    assert column(table, "peer / ours") == ["1.5", "2.0"] and column(table, "peer / original") == ["3.0", "4.0"]
+    assert report.peer_table(some_results(contests={"a epsilon batch 1": a_contest(original=[1.0])})).rows == []
+
+
+def test_an_interpreter_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(WorkerError, match=r"no-python: No such file"):
+        Process(str(tmp_path / "no-python"))
 
 
 def test_a_broken_budget_is_said_aloud():
@@ -338,7 +355,7 @@ def test_the_page_has_a_section_for_each_machine_and_says_what_is_missing():
     assert "## CPU: an abacus" in page and "## CUDA: a fast one" in page
     assert "* vgg16: torch is not installed" in page
     rows = [line for line in page.splitlines() if line.startswith("| resnet50 | epsilon-plus")]
-    assert len(rows) == 2 * 3
+    assert len(rows) == 2 * 4
     for line in page.splitlines():
         if line.startswith("| model"):
             width = line.count("|")
@@ -454,6 +471,7 @@ def test_wrong_usage_ends_with_code_2_and_one_message(tiny, tmp_path):
         (["--profile", str(tiny), "no-such-table"], "no-such-table"),
         (["--profile", "missing.onnx", "epsilon"], "no such file"),
         (["--report-only"], "not a file of results"),
+        (["--lxt", "no-such-python"], "no program 'no-such-python'"),
     ):
         done = call(tmp_path, *arguments)
         assert done.exit_code == 2 and said in done.output

@@ -26,11 +26,18 @@ class Answering(Protocol):
 
 @dataclass(frozen=True)
 class Participant:
-    """A program to be timed: how a worker opens it, and whether it stops after `Rounds.slow` rounds."""
+    """A program to be timed.
+
+    Attributes:
+        opening: how a worker opens it.
+        slow: whether it stops after `Rounds.slow` rounds.
+        python: the interpreter of its process, "" for this one's.
+    """
 
     name: str
     opening: Mapping[str, Any]
     slow: bool = False
+    python: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ def hold(
 ) -> Contest:
     """Measures; one that cannot run is left out and its reason kept. `step` is called after every round."""
     with ExitStack() as stack:
-        processes = {p.name: stack.enter_context(Process()) for p in participants}
+        processes = {p.name: stack.enter_context(Process(p.python)) for p in participants}
         return take_turns(Contest(key, digest, {}), participants, processes, rounds, step)
 
 

@@ -15,6 +15,7 @@ from benchmark.models import TRANSFORMERS, Model, ModelError, obtain, usual_on_d
 from benchmark.process import WorkerError, in_own_process
 from benchmark.results import (
     CONVERTED,
+    LXT,
     OFF,
     ON,
     ORIGINAL,
@@ -43,6 +44,8 @@ PEERS: Mapping[str, str] = {
 }
 #: On transformers PyTorch's own forward pass and gradient are what an explanation costs there at least.
 TRANSFORMER_PEERS: Mapping[str, str] = {"attnlrp": TORCH, "gradient-x-input": TORCH}
+#: The rule table that LXT has too.
+LXT_RULES = "attnlrp"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Choice:
         rules: rule tables; None for those that are usual for each model.
         on_demand: the rule table with which on-demand conversions are measured; "" for not at all, None for the usual.
         peer: whether zennit and PyTorch are measured beside, where they are installed.
+        lxt: an interpreter that has LXT and the transformers it asks for; "" where it is not measured.
         cache: folder of exported models; converted ones are made there and removed again.
     """
 
@@ -62,6 +66,7 @@ class Choice:
     batches: Sequence[int]
     on_demand: str | None
     peer: bool
+    lxt: str
     provider: str
     threads: int
     exporter: str
@@ -215,15 +220,16 @@ def _participants(choice: Choice, case: Case, out: Path, batch: int) -> list[Par
         ]
         return [original, *switched]
     found = [original, Participant(CONVERTED, {**common, "path": str(out)})]
-    peer = TRANSFORMER_PEERS.get(case.rules) if case.model.network in TRANSFORMERS else PEERS.get(case.rules)
-    if choice.peer and peer and case.model.network:
-        opening = {
-            "kind": "torch",
-            "network": case.model.network,
-            "rules": case.rules,
-            "provider": choice.provider,
-            "threads": choice.threads,
-            "batch": batch,
-        }
-        found.append(Participant(peer, opening, slow=True))
+    if case.model.network:
+        opening = {**common, "kind": "torch", "network": case.model.network, "rules": case.rules}
+        found += _peers(choice, case.model.network in TRANSFORMERS, case.rules, opening)
+    return found
+
+
+def _peers(choice: Choice, transformer: bool, rules: str, opening: Mapping[str, Any]) -> list[Participant]:
+    """The other implementations of a rule table that are measured beside; `opening` is PyTorch's."""
+    peer = (TRANSFORMER_PEERS if transformer else PEERS).get(rules) if choice.peer else None
+    found = [Participant(peer, opening, slow=True)] if peer else []
+    if choice.lxt and transformer and rules == LXT_RULES:
+        found.append(Participant(LXT, {**opening, "kind": "lxt"}, slow=True, python=choice.lxt))
     return found

@@ -21,19 +21,26 @@ class WorkerError(Exception):
 
 
 class Process:
-    """A worker process; leaving the `with` block ends it."""
+    """A worker process of an interpreter, this one's unless another is named; leaving the `with` block ends it.
 
-    def __init__(self) -> None:
+    Raises:
+        WorkerError: there is no such interpreter.
+    """
+
+    def __init__(self, python: str = "") -> None:
         paths = [str(_TOOLS), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "benchmark.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
+        try:
+            self._child = subprocess.Popen(
+                [python or sys.executable, "-m", "benchmark.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                text=True,
+            )
+        except OSError as error:
+            raise WorkerError(f"{python or sys.executable}: {error.strerror}") from None
 
     def __enter__(self) -> Self:
         return self

@@ -16,8 +16,7 @@ from benchmark.results import (
     OFF,
     ON,
     ORIGINAL,
-    TORCH,
-    ZENNIT,
+    PEERS,
     Contest,
     contest_name,
     met,
@@ -29,7 +28,7 @@ from benchmark.store import Results
 
 _HOW = """\
 Each row of the first tables is a contest: the original model, the converted one and, where there is one,
-the peer are loaded by a process each (threads of several runtimes in one process disturb one another) and
+the peers are loaded by a process each (threads of several runtimes in one process disturb one another) and
 take turns on the same input, with the same number of threads. A turn is one untimed run and then timed
 ones, whose median counts; before it there is a pause in which the threads of the last one fall asleep.
 Times are medians over the turns, in milliseconds. *ratio* is converted / original: the median of the ratios
@@ -45,8 +44,9 @@ small, random weights too, text of 128 tokens; of GPT-2 the last position is exp
 most likely class. zennit gets the composite of the same name (for `epsilon`: epsilon in all linear layers)
 with the canonizers that the network needs; it has none for DenseNet and for the gates of EfficientNet, so
 that there only its time compares, not its result. `gradient-x-input`, and every rule table on transformers,
-has PyTorch's plain forward pass and gradient beside it. Slow peers take part in fewer
-rounds. Peak memory is that of the process, loading included, above that after imports."""
+has PyTorch's plain forward pass and gradient beside it. LXT runs its efficient form of AttnLRP on the same
+BERT and GPT-2; of Vision Transformers it has torchvision's ViT-B/16 alone, with CP-LRP in the attention. Peers
+take part in fewer rounds. Peak memory is that of the process, loading included, above that after imports."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,7 @@ def _megabytes(value: int | None) -> str:
 
 
 def time_table(results: Results) -> Table:
-    """Time of every rule table against the original model's, its budget, and the peer's."""
-    columns = ("model", "rules", "batch", "original", "converted", "ratio", "budget", "met", "counted")
-    peer_columns = ("PyTorch", "peer", "peer / ours", "peer / original")
+    """Time of every rule table against the original model's, and its budget."""
     rows = []
     for row in _contests(results):
         if row.on_demand:
@@ -107,7 +105,6 @@ def time_table(results: Results) -> Table:
         c = row.contest
         got, limit = ratio(c, CONVERTED), budgets.time_budget(row.model, row.rules)
         conversion = results.conversions.get(f"{row.model} {row.rules}")
-        peer = next((name for name in (ZENNIT, TORCH) if name in c.turns), None)
         rows.append(
             (
                 row.model,
@@ -119,17 +116,51 @@ def time_table(results: Results) -> Table:
                 _times(limit, 1),
                 _verdict(got.middle if got else None, limit),
                 _times(conversion.cost if conversion else None, 1),
-                _milliseconds(seconds(c, peer)) if peer else "",
-                peer or "",
-                _peer_ratio(c, peer, CONVERTED),
-                _peer_ratio(c, peer, ORIGINAL),
             )
         )
-    return Table("Time", (*columns, *peer_columns), rows, ("model", "rules", "peer"))
+    return Table(
+        "Time", ("model", "rules", "batch", "original", "converted", "ratio", "budget", "met", "counted"), rows
+    )
 
 
-def _peer_ratio(contest: Contest, peer: str | None, to: str) -> str:
-    got = ratio(contest, peer, to) if peer else None
+def peer_table(results: Results) -> Table:
+    """Time and peak memory of the other implementations, beside ours in the same contest."""
+    rows = []
+    for row in _contests(results):
+        c = row.contest
+        rows += [
+            (
+                row.model,
+                row.rules,
+                str(row.batch),
+                peer,
+                _milliseconds(seconds(c, CONVERTED)),
+                _milliseconds(seconds(c, peer)),
+                _peer_ratio(c, peer, CONVERTED),
+                _peer_ratio(c, peer, ORIGINAL),
+                _megabytes(c.peaks.get(CONVERTED)),
+                _megabytes(c.peaks.get(peer)),
+            )
+            for peer in PEERS
+            if peer in c.turns
+        ]
+    columns = (
+        "model",
+        "rules",
+        "batch",
+        "peer",
+        "ours",
+        "peer's",
+        "peer / ours",
+        "peer / original",
+        "our MB",
+        "peer MB",
+    )
+    return Table("Other implementations", columns, rows, ("model", "rules", "peer"))
+
+
+def _peer_ratio(contest: Contest, peer: str, to: str) -> str:
+    got = ratio(contest, peer, to)
     return "" if got is None else f"{got.middle:.1f}"
 
 
@@ -169,7 +200,6 @@ def memory_table(results: Results) -> Table:
         if row.on_demand:
             continue
         got, limit = peak_ratio(row.contest, CONVERTED), budgets.memory_budget(row.rules)
-        peer = next((name for name in (ZENNIT, TORCH) if name in row.contest.peaks), None)
         rows.append(
             (
                 row.model,
@@ -180,10 +210,9 @@ def memory_table(results: Results) -> Table:
                 _times(got),
                 _times(limit, 1),
                 _verdict(got, limit),
-                _megabytes(row.contest.peaks.get(peer)) if peer else "",
             )
         )
-    columns = ("model", "rules", "batch", "original MB", "converted MB", "ratio", "budget", "met", "peer MB")
+    columns = ("model", "rules", "batch", "original MB", "converted MB", "ratio", "budget", "met")
     return Table("Peak memory", columns, rows)
 
 
@@ -214,7 +243,8 @@ def file_table(results: Results) -> Table:
 
 def tables(results: Results) -> list[Table]:
     """All tables that have rows."""
-    made = (time_table(results), on_demand_table(results), memory_table(results), file_table(results))
+    parts = (time_table, on_demand_table, memory_table, peer_table, file_table)
+    made = [part(results) for part in parts]
     return [table for table in made if table.rows]
 
 

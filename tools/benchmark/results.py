@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-ORIGINAL, CONVERTED, OFF, ON, ZENNIT, TORCH = "original", "converted", "off", "on", "zennit", "torch"
+ORIGINAL, CONVERTED, OFF, ON = "original", "converted", "off", "on"
+ZENNIT, TORCH, LXT = "zennit", "PyTorch", "LXT"
+#: The participants that are other implementations.
+PEERS = (TORCH, ZENNIT, LXT)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SEQUENCE = 128
 _PIXELS = 224
 
 
-class _Runner(nn.Module):
+class Runner(nn.Module):
     """A model as a function of tensors alone; what it returns are logits."""
 
     def __init__(self, model: nn.Module, text: bool) -> None:
@@ -51,7 +51,7 @@ _NETWORKS: Mapping[str, _Network] = {
 }
 
 
-def build(name: str, seed: int = 0) -> _Runner:
+def build(name: str, seed: int = 0) -> Runner:
     """The network in evaluation mode, parameters fixed."""
     torchvision_models()  # transformers imports torchvision itself
     torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def build(name: str, seed: int = 0) -> _Runner:
     model = network.build().eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return _Runner(model, network.text)
+    return Runner(model, network.text)
 
 
 def export(name: str, path: Path, exporter: str) -> None:
@@ -70,12 +70,17 @@ def export(name: str, path: Path, exporter: str) -> None:
 
 
 def gradient(name: str, batch: int, device: str, threads: int) -> Callable[[], object]:
+    """As `gradient_of`, of one of these networks."""
+    return gradient_of(build(name), batch, device, threads)
+
+
+def gradient_of(runner: Runner, batch: int, device: str, threads: int) -> Callable[[], object]:
     """A function that runs the forward pass and the gradient of the explained logit times the embeddings (or pixels).
 
     The logit is the largest, for text that is continued of the last position.
     """
     torch.set_num_threads(threads)
-    runner = build(name).to(device)
+    runner = runner.to(device)
     leaves: list[Tensor] = []
 
     def embedded(module: nn.Module, given: Any, found: Tensor) -> Tensor:

@@ -84,6 +84,13 @@ def open_torch(asked: Request) -> Callable[[], object]:
     return peer.explainer(asked["network"], asked["rules"], data, asked["provider"], asked["threads"])
 
 
+def open_lxt(asked: Request) -> Callable[[], object]:
+    """A run of a transformer in PyTorch patched by LXT: "network", "provider", "threads", "batch"."""
+    from benchmark import lxt_peer
+
+    return lxt_peer.explainer(asked["network"], asked["batch"], asked["provider"], asked["threads"])
+
+
 def clock(threads: int) -> Callable[[], float]:
     """Processor time of this process with one thread, which other jobs of the machine disturb less; else wall time."""
     return time.process_time if threads == 1 else time.perf_counter
@@ -151,9 +158,19 @@ def profile(asked: Request) -> Mapping[str, Any]:
 
 def _imports(asked: Request) -> Sequence[str]:
     """The modules that a program needs."""
-    if asked["kind"] != "torch":
+    if asked["kind"] == "onnx":
         return ("onnxruntime", "onnxlrp.run.session")
+    if asked["kind"] == "lxt":
+        return ("benchmark.lxt_peer",)
     return ("benchmark.transformer_networks",) if asked["network"] in TRANSFORMERS else ("benchmark.peer",)
+
+
+#: What `Worker` can open, by kind.
+OPENERS: Mapping[str, Callable[[Request], Callable[[], object]]] = {
+    "onnx": open_onnx,
+    "torch": open_torch,
+    "lxt": open_lxt,
+}
 
 
 class Worker:
@@ -181,7 +198,7 @@ class Worker:
             import_module(module)
         self._before = peak_memory()
         self._clock = clock(asked["threads"] if asked["provider"] == "cpu" else 0)
-        self._run = open_torch(asked) if asked["kind"] == "torch" else open_onnx(asked)
+        self._run = OPENERS[asked["kind"]](asked)
         return {}
 
     def _turn(self, asked: Request) -> Mapping[str, Any]:
