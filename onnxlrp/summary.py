@@ -43,7 +43,7 @@ def summarise(prepared: Prepared, conversion: Conversion, emission: Emission) ->
         steps=rows,
         blocks=count_blocks(steps, conversion.blocks),
         warnings=(*unused_declarations(table, prepared.model), *unused_entries(table, conversion.planners)),
-        notes=_notes(table, prepared, targets, question.whole, conversion.planners),
+        notes=_notes(table, prepared, targets, question.notes, conversion.planners),
         forward_macs=forward,
         relevance_macs=added,
         settings=_plan_settings(conversion, emission),
@@ -106,19 +106,13 @@ def _notes(
     table: RuleTable,
     prepared: Prepared,
     targets: Sequence[Explained],
-    left: Sequence[str],
+    of_inputs: Sequence[str],
     planners: Sequence[Planner],
 ) -> tuple[str, ...]:
     """What there is to say of the table, the model as it was read, targets and inputs, and of where relevance ends."""
     of_table = (table.note,) if table.note else ()
     of_targets = (note for t in targets for note in t.notes)
-    return (*of_table, *prepared.notes, *of_targets, *_left_out(left), *_ends(planners))
-
-
-def _left_out(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        f"input {n}: whole numbers beside other inputs are not explained unless named (--input)" for n in names
-    )
+    return (*of_table, *prepared.notes, *of_targets, *of_inputs, *_ends(planners))
 
 
 def _ends(planners: Sequence[Planner]) -> tuple[str, ...]:

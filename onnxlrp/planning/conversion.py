@@ -13,7 +13,7 @@ from onnxlrp.errors import ConversionError, UsageError
 from onnxlrp.graph.view import Graph, graph_names
 from onnxlrp.planning.components import Component, find_components
 from onnxlrp.planning.concepts import Askable, Mask
-from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs, left_out
+from onnxlrp.planning.inputs import ExplainedInput, collected, explained_inputs, notes_on_inputs
 from onnxlrp.planning.paths import Paths
 from onnxlrp.planning.position import at_position, parse_position, position_input, with_position
 from onnxlrp.planning.program import Planner, Program, programs
@@ -37,7 +37,7 @@ class Question:
     Attributes:
         original: the model's own graph; `reading`: the one that relevance follows.
         inputs: graph inputs that the target needs.
-        whole: inputs of whole numbers that are left out.
+        notes: what there is to say of inputs.
     """
 
     table: RuleTable
@@ -47,7 +47,7 @@ class Question:
     targets: Sequence[Explained]
     explained: tuple[ExplainedInput, ...]
     inputs: Sequence[onnx.ValueInfoProto]
-    whole: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -130,8 +130,8 @@ def _ask(prepared: Prepared, request: Request, b: Builder) -> Question:
     if position is not None:
         reading, targets = at_position(original.graph, reading, targets, position, b)
     explained = explained_inputs(reading.graph, reading.facts, request.inputs, targets)
-    whole = left_out(reading.graph, reading.facts, explained, targets)
-    question = Question(table, target, original, reading, targets, explained, extra, whole)
+    notes = notes_on_inputs(reading.graph, reading.facts, explained, targets)
+    question = Question(table, target, original, reading, targets, explained, extra, notes)
     _refuse_names(reading.graph, question)
     for t in targets:
         check_index(target, t.tensor, reading.graph.shape(t.tensor))

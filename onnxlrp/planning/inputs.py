@@ -3,7 +3,7 @@ by the rows that they pick from a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxlrp.errors import ConversionError, UsageError
@@ -16,6 +16,8 @@ from onnxlrp.understand.facts import Facts
 _KEEPS_ORDER = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 #: What makes floats of whole numbers, one of each.
 _MAKES_FLOATS = frozenset({"Cast", "CastLike", "DequantizeLinear"})
+#: What reads whole numbers and says nothing of them.
+_NO_VALUES = frozenset({"Shape", "Size"})
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,60 @@ def explained_inputs(
     return reached
 
 
-def left_out(
+def notes_on_inputs(
+    graph: Graph, facts: Facts, explained: Sequence[ExplainedInput], targets: Sequence[Explained]
+) -> tuple[str, ...]:
+    """What the target also depends on and what is not explained, in words."""
+    left = (
+        f"input {n}: whole numbers beside other inputs are not explained unless named (--input)"
+        for n in _left_out(graph, facts, explained, targets)
+    )
+    unseen = (
+        f"input {n}: {node.label} makes floats of whole numbers that are computed from it (integer division, say);"
+        " what comes that way is not explained"
+        for n, node in _unseen(graph, explained, targets)
+    )
+    return (*left, *unseen)
+
+
+def _left_out(
     graph: Graph, facts: Facts, explained: Sequence[ExplainedInput], targets: Sequence[Explained]
 ) -> tuple[str, ...]:
     """Inputs of whole numbers that the target depends on and that are not explained unless they are named."""
     whole = [x for name in graph.inputs if (x := _explainable(graph, facts, name)) is not None and x.is_whole]
     return tuple(x.name for x in _reached(graph, whole, targets) if x not in explained)
+
+
+def _unseen(
+    graph: Graph, explained: Sequence[ExplainedInput], targets: Sequence[Explained]
+) -> tuple[tuple[str, Node], ...]:
+    """Explained inputs of whole numbers beside the nodes that make further floats of them, which are not explained.
+
+    Those are made behind integer arithmetic that has no counterpart in floats, such as an integer division.
+    """
+    found: dict[tuple[str, Node], str] = {}
+    for x in explained:
+        for node in _float_makers(graph, x.name) if x.is_whole else ():
+            if node.outputs[0] not in x.tensors:
+                found[x.name, node] = node.outputs[0]
+    if not found:
+        return ()
+    ways = [Paths(graph, tuple(found.values()), (t.tensor,)) for t in targets]
+    return tuple(where for where, made in found.items() if any(way.reaches(made) for way in ways))
+
+
+def _float_makers(graph: Graph, name: str) -> Iterator[Node]:
+    """The nodes that make floats of whole numbers or of what is computed from them in whole numbers."""
+    pending, seen = [name], {name}
+    while pending:
+        tensor = pending.pop()
+        for node in graph.consumers.get(tensor, ()):
+            if node.op in _MAKES_FLOATS and node.inputs[0] == tensor and graph.is_float(node.outputs[0]):
+                yield node
+            elif node.op not in _NO_VALUES:
+                further = [o for o in node.outputs if graph.dtype(o) in WHOLE_TYPES and o not in seen]
+                pending += further
+                seen.update(further)
 
 
 def _reached(

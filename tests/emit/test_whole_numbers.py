@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import onnxlrp
-from onnxlrp.errors import UsageError
+from onnxlrp.errors import ConversionError, UsageError
 from tests.support.evaluate import relative_l2, run_onnxruntime, run_reference, to_float64
 
 Array = np.ndarray
@@ -28,6 +28,9 @@ WEIGHTS = {
     "axes": np.array([2, 3]),
     "one": np.array([1]),
     "three": np.array([3]),
+    "shift": np.array([5], np.int32),
+    "step": np.array([5.0]),
+    "narrow": np.array([5], np.uint8),
     "order": np.array([2, 0, 1]),
     "table": _RNG.normal(size=(9, 3)),
 }
@@ -99,6 +102,40 @@ def test_numbers_that_become_floats_twice_get_the_sum() -> None:
     found = _relevance(twice, "epsilon", {"x": ROWS})
     wanted = _relevance(floats, "epsilon", {"x": ROWS.astype(np.float64)})
     assert relative_l2(found["x"], wanted["x"]) < 1e-9
+
+
+def test_sums_and_products_of_wide_numbers_are_those_of_floats() -> None:
+    """One way goes straight to floats, the other through arithmetic: both are accounted for."""
+    made = "i = Cast <to = 6> (x) s = Sub(i, shift) p = Mul(s, i) n = Neg(p) a = Cast <to = 1> (n)"
+    pixels = _model("uint8[N,3] x", f"{made} d = Cast <to = 1> (x) f = Add(a, d) {_DENSE}")
+    floats = _model("float[N,3] x", f"s = Sub(x, step) p = Mul(s, x) a = Neg(p) f = Add(a, x) {_DENSE}")
+    assert not onnxlrp.plan(pixels).notes
+    for rules in ("gradient-x-input", "epsilon"):
+        found = _relevance(pixels, rules, {"x": PIXELS[:, 0, 0]})
+        wanted = _relevance(floats, rules, {"x": PIXELS[:, 0, 0].astype(np.float64)})
+        assert relative_l2(found["x"], wanted["x"]) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "i = Cast <to = 6> (x) s = Div(i, shift) a = Cast <to = 1> (s)",
+        "s = Sub(x, narrow) a = Cast <to = 1> (s)",  # 3 - 5 is 254 there
+    ],
+)
+def test_what_no_float_computes_is_said(nodes: str) -> None:
+    mixed = _model("uint8[N,3] x", f"{nodes} d = Cast <to = 1> (x) f = Add(a, d) {_DENSE}")
+    (note,) = onnxlrp.plan(mixed).notes
+    assert note.startswith("input x: ") and "Cast" in note and "not explained" in note
+    alone = _model("uint8[N,3] x", f"{nodes} f = Identity(a) {_DENSE}")
+    with pytest.raises(ConversionError, match="does not depend on any float input"):
+        onnxlrp.plan(alone)
+
+
+def test_shapes_and_truths_of_an_input_are_not_missed() -> None:
+    made = "n = Shape(x) z = Size(x) q = Cast <to = 1> (z) c = Greater(x, narrow) m = Cast <to = 1> (c)"
+    model = _model("uint8[N,3] x", f"{made} d = Cast <to = 1> (x) e = Mul(d, q) f = Mul(e, m) {_DENSE}")
+    assert not any(note.startswith("input") for note in onnxlrp.plan(model).notes)
 
 
 def test_integer_features_of_a_linear_model() -> None:
