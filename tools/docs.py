@@ -68,6 +68,10 @@ FORMULAS: Mapping[str, Sequence[str]] = {
     "guided-backprop": ("m_x = f'(x) max(m_y, 0)",),
     "signal": ("y = signal * gate: R_signal = R_y, R_gate = 0    y = a / b: R_a = R_y, R_b = 0",),
     "half": ("y = a * b: R_a = R_b = R_y / 2", "y = sum a b: R_a = a sum b R_y / st(2 y)"),
+    "proportional": (
+        "y = a * b: R_a = a R_y / st(a + b)    signed",
+        "y = a * b: R_a = |a| R_y / st(|a| + |b|)    absolute",
+    ),
     "dpa": ("y = a * b: R_a = w_a R_y, R_b = w_b R_y, in multipliers    w: the weight of the path",),
     "res-lrp": (
         "u_k = (1 + gamma [sgn c_k = sgn z]) c_k    c_k: the terms, z = sum_k c_k",

@@ -53,11 +53,18 @@ class _Obstacle:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the graph that is planned stands: whether layers come before or behind it, and the depth of a body."""
+    """Where the graph that is planned stands.
+
+    Attributes:
+        nothing_before, nothing_behind: whether no weighted layers come before or behind it.
+        depth: that of a body.
+        inside: the composite operators that a body is a part of (an LSTM, of the body of its Scan), nearest first.
+    """
 
     nothing_before: bool = True
     nothing_behind: bool = True
     depth: float | None = None
+    inside: tuple[Node, ...] = ()
 
 
 class Planner:
@@ -133,7 +140,8 @@ class Planner:
 
     def _body(self, body: Body, active: Sequence[str], targets: Sequence[str], node: Node) -> BodyProgram:
         """Plans the relevance pass of a subgraph of `node`, by the same rule table."""
-        place = Place(self._is_first(node), self._is_last(node), self._depth(node))
+        inside = (*node.ancestors, *self.place.inside)
+        place = Place(self._is_first(node), self._is_last(node), self._depth(node), inside)
         pinned = frozenset((*active, *body.outputs))
         inner = Planner(body.reading, self.table, active, targets, pinned, self.b, place)
         program = inner.program()
@@ -173,11 +181,13 @@ class Planner:
             return Step(nodes, behaviour, "inside", {}, behaviour.note, operator=operator)
         if behaviour.kind == "declared":
             return Step(nodes, behaviour, "pass", {}, behaviour.note, operator=operator)
+        others = [n for n in nodes if n is not head]
+        named = (*(m for n in (head, *others) for m in (n, *n.ancestors)), *self.place.inside)
         facts = StepFacts(
-            operators=(head.op, *(n.op for n in nodes if n is not head)),
+            operators=(head.op, *(n.op for n in others)),
             kind=behaviour.kind,
-            names=tuple(m.title for n in (head, *(n for n in nodes if n is not head)) for m in (n, *n.ancestors)),
-            origins=tuple(n.op for n in head.ancestors),
+            names=tuple(n.title for n in named),
+            origins=tuple(n.op for n in (*head.ancestors, *self.place.inside)),
             region=region.name if region else None,
             first=self._is_first(head),
             last=self._is_last(head),

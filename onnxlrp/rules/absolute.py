@@ -19,7 +19,7 @@ from dataclasses import replace
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Elementwise, Frozen, Linear, Product, Scaling, Selection
-from onnxlrp.rules import other
+from onnxlrp.rules import other, products
 from onnxlrp.rules.other import Given
 from onnxlrp.rules.recipe import Contributions, Parameters, by_sign, kept, transposed
 
@@ -119,7 +119,7 @@ def product(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contribut
         found = _through(ctx, op.written_out, r, p)
         return [(op.signal, found if op.signal == op.written_out.x else Relevance(found.as_map(ctx.b)))]
     if op.beside is None or op.quotient:
-        return other.signal(ctx, op, _positive_outputs(ctx, op.y, r, p), p)
+        return products.signal(ctx, op, _positive_outputs(ctx, op.y, r, p), p)
     s = share(ctx, op.y, r, p)
     parts = [(x, _positive_products(ctx, op, s, x, o)) for x, o in ((op.a, op.b), (op.b, op.a))]
     return [(x, Relevance(m, x, nonnegative=r.nonnegative)) for x, m in parts]

@@ -8,7 +8,7 @@ from typing import Any
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
 from onnxlrp.operators.behaviour import Attributed, Behaviour, Coded, Elementwise, Linear, Product, Scaling, Selection
-from onnxlrp.rules import absolute, first_layer, linear, other, relative, signed, sums
+from onnxlrp.rules import absolute, first_layer, linear, other, products, relative, signed, sums
 from onnxlrp.rules.recipe import Contributions, Parameters
 
 Given = Mapping[str, Relevance]
@@ -44,12 +44,13 @@ _ELEMENTWISE: dict[str, _Single] = {
     "absolute-magnitude": absolute.elementwise,
 }
 _PRODUCT: dict[str, _Single] = {
-    "signal": other.signal,
-    "half": other.half,
-    "dpa": other.dual_path,
+    "signal": products.signal,
+    "half": products.half,
+    "proportional": products.proportional,
+    "dpa": products.dual_path,
     "absolute-magnitude": absolute.product,
-    "gradient": other.product_derivative,
-    "held": other.held_product,
+    "gradient": products.product_derivative,
+    "held": products.held_product,
 }
 _SCALING: dict[str, _Single] = {
     "move": other.scale,
@@ -100,6 +101,8 @@ def obstacle(rule: str, behaviour: Behaviour) -> str | None:
     """Why a rule cannot treat a behaviour, or None if it can."""
     if rule not in _TABLES.get(type(behaviour), {}):
         return f"rule {rule} is not for such a step"
+    if isinstance(behaviour, Product) and rule == "proportional" and not (behaviour.elementwise or behaviour.quotient):
+        return f"rule {rule} compares the factors element by element, which products of matrices do not have"
     if isinstance(behaviour, Linear):
         if rule in _ONE_SIGNED and not behaviour.one_signed:
             return f"rule {rule} needs coefficients of one sign"

@@ -239,6 +239,22 @@ _RULES: dict[str, RuleSpec] = {
             },
         ),
         RuleSpec(
+            "proportional",
+            ("product",),
+            "to each factor in proportion to its value: LRP-prop and LRP-abs of recurrent networks",
+            "Arras et al. 2019 (Explaining and Interpreting LSTMs)",
+            {
+                "shares": Parameter(
+                    "signed",
+                    "signed: a / (a + b), which may be negative or large; absolute: |a| / (|a| + |b|)",
+                    kind="choice",
+                    choices=("signed", "absolute"),
+                ),
+                "epsilon": Parameter(1e-9, "size of the stabiliser added to the denominator"),
+                "stabiliser": _STABILISER,
+            },
+        ),
+        RuleSpec(
             "dpa",
             ("product",),
             "Dual Path Attribution: a weight of its own for each path through attention and gated layers",

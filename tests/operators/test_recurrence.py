@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,8 +182,33 @@ def _lrp_linear(x: Array, weight: Array, z: Array, r: Array, epsilon: float) -> 
     return x * (weight @ (r / (z + epsilon * _sign(z))))
 
 
-def lstm_relevance(x: Array, w: Array, r: Array, b: Array, seed: Array, epsilon: float) -> Array:
-    """Relevance of x [time, inputs] for `seed` (relevance of the last h), signal-take-all, gate order i, o, f, c."""
+def _signal_takes_all(gate: Array, signal: Array) -> tuple[Array, Array]:
+    return np.zeros_like(gate), np.ones_like(signal)
+
+
+def _proportional(gate: Array, signal: Array) -> tuple[Array, Array]:
+    return gate / (gate + signal), signal / (gate + signal)
+
+
+def _absolute(gate: Array, signal: Array) -> tuple[Array, Array]:
+    return _proportional(np.abs(gate), np.abs(signal))
+
+
+def _half(gate: Array, signal: Array) -> tuple[Array, Array]:
+    return np.full_like(gate, 0.5), np.full_like(signal, 0.5)
+
+
+Share = Callable[[Array, Array], tuple[Array, Array]]
+
+
+def lstm_relevance(
+    x: Array, w: Array, r: Array, b: Array, seed: Array, epsilon: float, share: Share = _signal_takes_all
+) -> Array:
+    """Relevance of x [time, inputs] for `seed` (relevance of the last h), gate order i, o, f, c.
+
+    Args:
+        share: what gate and signal get of the relevance of their product.
+    """
     hidden = r.shape[1]
     h, c = [np.zeros(hidden)], [np.zeros(hidden)]
     steps = []
@@ -193,22 +218,35 @@ def lstm_relevance(x: Array, w: Array, r: Array, b: Array, seed: Array, epsilon:
         pre = np.split(z, 4)[3]
         c.append(f * c[-1] + i * np.tanh(pre))
         h.append(o * np.tanh(c[-1]))
-        steps.append((i, f, pre))
-    wg, rg = w[3 * hidden :], r[3 * hidden :]
+        steps.append((i, o, f, z))
     found, rh, rc = np.zeros_like(x), seed.copy(), np.zeros(hidden)
     for t in reversed(range(len(x))):
-        i, f, pre = steps[t]
-        rc = rc + rh
+        i, o, f, z = steps[t]
+        signal = np.tanh(z[3 * hidden :])
+        to_output, to_memory = share(o, np.tanh(c[t + 1]))
+        rc = rc + to_memory * rh
         stable = c[t + 1] + epsilon * _sign(c[t + 1])
-        rg_in = i * np.tanh(pre) / stable * rc
-        rc = f * c[t] / stable * rc
-        found[t] = _lrp_linear(x[t], wg.T, pre, rg_in, epsilon)
-        rh = _lrp_linear(h[t], rg.T, pre, rg_in, epsilon)
+        new, old = i * signal / stable * rc, f * c[t] / stable * rc
+        to_input, to_new = share(i, signal)
+        to_forget, to_old = share(f, c[t])
+        gates = np.concatenate([to_input * new, to_output * rh, to_forget * old, to_new * new])
+        rc = to_old * old
+        found[t] = _lrp_linear(x[t], w.T, z, gates, epsilon)
+        rh = _lrp_linear(h[t], r.T, z, gates, epsilon)
     return found
 
 
-@pytest.mark.parametrize("epsilon", [1e-3, 1e-9])
-def test_an_lstm_follows_the_signal_take_all_rule(tmp_path: Path, epsilon: float) -> None:
+_PRODUCTS: Mapping[str, tuple[str, Share]] = {
+    "all": ("", _signal_takes_all),
+    "half": ('rule = "half"', _half),
+    "proportional": ('rule = "proportional"', _proportional),
+    "absolute": ('rule = "proportional"\nshares = "absolute"', _absolute),
+}
+
+
+@pytest.mark.parametrize(("epsilon", "products"), [(1e-3, "all"), *((1e-9, name) for name in _PRODUCTS)])
+def test_an_lstm_follows_the_rules_for_products_of_gates(tmp_path: Path, epsilon: float, products: str) -> None:
+    rule, share = _PRODUCTS[products]
     cell = Cell("LSTM", time=5, batch=1, inputs=4, hidden=3)
     w, r, b, _ = cell.weights()
     assert w is not None and r is not None and b is not None
@@ -217,13 +255,14 @@ def test_an_lstm_follows_the_signal_take_all_rule(tmp_path: Path, epsilon: float
     net.op("LSTM", "x", *(net.constant(v) for v in (w, r, b)), outputs=3, hidden_size=3)
     model = net.model("lstm0_1", ranks=[3])
     table = tmp_path / "lrp-all.toml"
-    table.write_text(_TABLE.format(epsilon=epsilon))
+    entry = f'[[rule]]\nop = "LSTM"\nkind = "product"\n{rule}\n' if rule else ""
+    table.write_text(_TABLE.format(epsilon=epsilon) + entry)
     emitted = onnxlrp.convert(model, rules=table, target="seed")
     x, seed = cell.feeds()["x"], np.array([0.7, -1.3, 0.4])
     # What is explained is seed * h, so that the relevance of the last h is that product.
     h = run_reference(model, {"x": x})["lstm0_1"].ravel()
     found = run_reference(to_float64(emitted), {"x": x, "lrp_seed": seed.reshape(1, 1, 3)})["x_relevance"]
-    assert relative_l2(found[:, 0], lstm_relevance(x[:, 0], w[0], r[0], b[0], seed * h, epsilon)) < 1e-6
+    assert relative_l2(found[:, 0], lstm_relevance(x[:, 0], w[0], r[0], b[0], seed * h, epsilon, share)) < 1e-6
 
 
 def gru_relevance(x: Array, w: Array, r: Array, b: Array, seed: Array, epsilon: float, before: bool) -> Array:
