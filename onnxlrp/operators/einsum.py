@@ -175,7 +175,8 @@ def einsum(at: Situation) -> Linear | Product | Refusal:
             return beside(b, g, factor, (second if factor == first.x else first).x)
 
         signal = scan_signal(at, first.x, second.x)
-        return Product(first.x, second.x, y, partial, signal, beside=beside, note="two data operands")
+        note = f"{second.x if signal == first.x else first.x} belongs to the scan over a state" if signal else ""
+        return Product(first.x, second.x, y, partial, signal, beside=beside, note=note or "two data operands")
     own, other = (first, second) if at.is_active(0) else (second, first)
 
     def weighted_forward(b: Builder, value: str, weight: str, bias: str | None) -> str:

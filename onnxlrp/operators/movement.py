@@ -106,6 +106,8 @@ def transpose(at: Situation) -> Selection | Refusal:
         if rank is None:
             return Refusal("the rank of its input is not known", "run shape inference on the model first")
         perm = list(range(rank))[::-1]
+    if sorted(perm) != list(range(len(perm))):
+        return Refusal(f"perm {list(perm)} is no permutation of axes from 0 on", "export the model again")
     inverse = [perm.index(i) for i in range(len(perm))]
     return one_to_one(at, lambda b, r: b.op("Transpose", r, perm=inverse))
 

@@ -211,7 +211,7 @@ class Planner:
         if trouble:
             self._refuse(head, trouble, "correct the rule table")
             return None
-        stopped = self._stopped(rule, behaviour)
+        stopped = self._stopped(rule, behaviour, parameters)
         return Step(nodes, behaviour, rule, parameters, reason, stopped, operator)
 
     def _by_default(self, nodes: tuple[Node, ...], head: Node, behaviour: Behaviour, operator: str) -> Step | None:
@@ -227,7 +227,7 @@ class Planner:
             rule,
             dict(_DEFAULT_PARAMETERS),
             reason,
-            self._stopped(rule, behaviour),
+            self._stopped(rule, behaviour, _DEFAULT_PARAMETERS),
             operator,
         )
 
@@ -263,8 +263,8 @@ class Planner:
                     return f"its bound {name} has {len(value)} numbers, but its input has {channels} channels"
         return None
 
-    def _stopped(self, rule: str, behaviour: Behaviour) -> tuple[str, ...]:
-        received = set(receivers(rule, behaviour))
+    def _stopped(self, rule: str, behaviour: Behaviour, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        received = set(receivers(rule, behaviour, parameters))
         lost = [x for x in behaviour.data if x not in received and x in self.paths.forward]
         if isinstance(behaviour, Product):
             return tuple(f"{x}: the {behaviour.other} receives nothing" for x in lost)

@@ -45,7 +45,7 @@ class Step:
         """The tensors that it sends relevance to."""
         if isinstance(self.behaviour, Control):
             return self.behaviour.data
-        return receivers(self.rule, self.behaviour)
+        return receivers(self.rule, self.behaviour, self.parameters)
 
     @property
     def inner(self) -> tuple[Step, ...]:

@@ -113,13 +113,14 @@ def obstacle(rule: str, behaviour: Behaviour) -> str | None:
     return None
 
 
-def receivers(rule: str, behaviour: Behaviour) -> tuple[str, ...]:
+def receivers(rule: str, behaviour: Behaviour, p: Parameters) -> tuple[str, ...]:
     """The inputs that a rule sends relevance to."""
     if isinstance(behaviour, Elementwise) and rule != "gradient":
         return (behaviour.x,)
     one_sided = isinstance(behaviour, Product) and (rule == "signal" or (rule != "gradient" and behaviour.quotient))
-    if one_sided and isinstance(behaviour, Product) and behaviour.signal is not None:
-        return (behaviour.signal,)
+    if one_sided and isinstance(behaviour, Product):
+        factor = products.signal_of(behaviour, p)
+        return behaviour.data if factor is None else (factor,)
     if isinstance(behaviour, Linear) and rule != "gradient":
         return tuple(dict.fromkeys(t.x for t in behaviour.terms))
     return behaviour.data

@@ -8,18 +8,26 @@ from onnxlrp.operators.behaviour import Product
 from onnxlrp.rules.recipe import Contributions, Parameters, book_difference, stabilised
 
 
+def signal_of(op: Product, p: Parameters) -> str | None:
+    """The factor that the signal rule gives everything to, None where it gives half to each."""
+    if op.signal is None and p.get("activated") == "gate" and "gate" in op.roles:
+        return op.b if op.roles[0] == "gate" else op.a
+    return op.signal
+
+
 def signal(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:
     """All to the signal; half to each where neither factor is a gate."""
-    if op.signal is None:
+    factor = signal_of(op, p)
+    if factor is None:
         return half(ctx, op, r, p)
     b = ctx.b
     if op.elementwise and not r.is_multiplier_of(op.y):
-        return [(op.signal, Relevance(b.sum_to(r.as_map(b), op.y, op.signal)))]
-    found = Relevance(op.partial(b, r.as_multiplier(b, ctx.facts, op.y), op.signal), op.signal)
+        return [(factor, Relevance(b.sum_to(r.as_map(b), op.y, factor)))]
+    found = Relevance(op.partial(b, r.as_multiplier(b, ctx.facts, op.y), factor), factor)
     if not r.is_multiplier_of(op.y):
         # A product that is zero has no multiplier: what it was given ends here.
         book_difference(ctx, "other", [r], [found])
-    return [(op.signal, found)]
+    return [(factor, found)]
 
 
 def half(ctx: Context, op: Product, r: Relevance, p: Parameters) -> Contributions:

@@ -227,6 +227,15 @@ _RULES: dict[str, RuleSpec] = {
             ("product",),
             "the gate receives nothing, the signal everything (signal-take-all)",
             "Arras et al. 2017",
+            {
+                "activated": Parameter(
+                    "half",
+                    "of products in which neither factor is bounded, what one gets that comes out of an activation such"
+                    " as SiLU: half; gate: nothing, as a gate",
+                    kind="choice",
+                    choices=("half", "gate"),
+                ),
+            },
         ),
         RuleSpec(
             "half",

@@ -1,14 +1,15 @@
-"""The rule table mamba-lrp against a modified gradient times the input in PyTorch (Jafari et al. 2024, section 4).
+"""Mamba's rule tables against a modified gradient times the input in PyTorch (Jafari et al. 2024, section 4).
 
 In the oracle the discretised A and B and C are detached, SiLU has the derivative silu(x)/x, the product with the gate
-half of the ordinary derivative, and norms are held constant.
+half of the ordinary derivative (for images none to the gate), and norms are held constant.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers.models.mamba import modeling_mamba
+from transformers.models.mamba2 import modeling_mamba2
 
 import onnxlrp
 from tests.oracle.modified_gradient import through
@@ -49,9 +51,7 @@ class Logits(nn.Module):
         return logits
 
 
-@pytest.fixture(scope="module")
-def model() -> nn.Module:
-    torch.manual_seed(0)
+def mamba() -> nn.Module:
     config = transformers.MambaConfig(
         vocab_size=40,
         hidden_size=12,
@@ -62,14 +62,70 @@ def model() -> nn.Module:
         time_step_rank=3,
         use_associative_scan=False,
     )
-    return Logits(_shake(transformers.MambaForCausalLM(config))).eval()
+    return transformers.MambaForCausalLM(config)
+
+
+def mamba2() -> nn.Module:
+    """Blocks of two positions, so that states are handed on twice and the last block is padded."""
+    config = transformers.Mamba2Config(
+        vocab_size=40,
+        hidden_size=12,
+        state_size=4,
+        num_hidden_layers=2,
+        conv_kernel=3,
+        expand=2,
+        head_dim=6,
+        num_heads=4,
+        n_groups=2,
+        chunk_size=2,
+    )
+    return transformers.Mamba2ForCausalLM(config)
+
+
+#: The network and its exporters; torch writes no valid file of Mamba-2 by TorchScript (a negative axis in a Transpose).
+NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], bool]] = {
+    "mamba-torchscript": (mamba, False),
+    "mamba-dynamo": (mamba, True),
+    "mamba2-dynamo": (mamba2, True),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, onnx.ModelProto]:
+    """A language model and its export."""
+    build, dynamo = NETWORKS[request.param]
+    torch.manual_seed(0)
+    model = Logits(_shake(build())).eval()
+    return model, exported(model, tmp_path_factory.mktemp("mamba") / "model.onnx", dynamo)
 
 
 def silu(x: Tensor) -> Tensor:
     return through(x, functional.silu(x))
 
 
-def scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, **more: Any) -> Tensor:
+def _halves(y: Tensor, gate: Tensor) -> Tensor:
+    product = y * gate
+    return product / 2 + (product / 2).detach()
+
+
+#: Rule table -> its product with the gate.
+GATED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mamba-lrp": _halves,
+    "mamba-lrp-vision": lambda y, gate: y * gate.detach(),
+}
+
+
+def scan(
+    gated: Callable[[Tensor, Tensor], Tensor],
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    **more: Any,
+) -> Tensor:
     """h_t = exp(A d_t) h_(t-1) + d_t B_t u_t, y_t = C_t h_t + D u_t, y silu(z); u [batch, width, time]."""
     step = functional.softplus(dt + more["delta_bias"][:, None]).detach()
     state, outputs = torch.zeros(*u.shape[:2], A.shape[1], dtype=u.dtype), []
@@ -78,8 +134,20 @@ def scan(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: T
         taken = (step[:, :, t, None] * B[:, None, :, t]).detach()
         state = kept * state + taken * u[:, :, t, None]
         outputs.append((state * C[:, None, :, t].detach()).sum(-1))
-    y = (torch.stack(outputs, -1) + u * D[:, None]) * silu(z)
-    return y / 2 + (y / 2).detach()
+    return gated(torch.stack(outputs, -1) + u * D[:, None], silu(z))
+
+
+def blocks(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, **_: Any) -> Tensor:
+    """The same for Mamba-2, step by step: A and d are one number for each head; u [batch, time, heads, width]."""
+    step = functional.softplus(dt + dt_bias).detach()
+    heads = u.shape[2] // B.shape[2]
+    B, C = (x.detach().repeat_interleave(heads, 2) for x in (B, C))
+    state, outputs = torch.zeros(u.shape[0], *u.shape[2:], B.shape[-1], dtype=u.dtype), []
+    for t in range(u.shape[1]):
+        kept = torch.exp(A * step[:, t])[..., None, None].detach()
+        state = kept * state + (step[:, t, :, None] * u[:, t])[..., None] * B[:, t, :, None]
+        outputs.append((state * C[:, t, :, None]).sum(-1) + D[:, None] * u[:, t])
+    return torch.stack(outputs, 1)
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor, **_: Any) -> Tensor:
@@ -92,13 +160,27 @@ def norm(self: Any, x: Tensor) -> Tensor:
     return scaled
 
 
-@pytest.fixture
-def ruled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(modeling_mamba, "mamba_selective_scan", scan)
-    monkeypatch.setattr(modeling_mamba, "causal_conv1d_fn", convolution)
-    monkeypatch.setattr(modeling_mamba.MambaRMSNorm, "forward", norm)
+def gated_norm(gated: Callable[[Tensor, Tensor], Tensor], self: Any, x: Tensor, gate: Tensor) -> Tensor:
+    y = gated(x, silu(gate))
+    groups = y.unflatten(-1, (-1, self.group_size))
+    scale = torch.rsqrt(groups.pow(2).mean(-1, keepdim=True) + self.variance_epsilon).detach()
+    scaled: Tensor = self.weight * (groups * scale).flatten(-2)
+    return scaled
+
+
+@pytest.fixture(params=GATED)
+def rules(request: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a rule table, while the model is what it says."""
+    gated = GATED[request.param]
+    monkeypatch.setattr(modeling_mamba, "mamba_selective_scan", partial(scan, gated))
+    monkeypatch.setattr(modeling_mamba2, "mamba2_chunk_scan", blocks)
+    gated_forward = lambda self, x, gate: gated_norm(gated, self, x, gate)  # noqa: E731
+    monkeypatch.setattr(modeling_mamba2.MambaRMSNormGated, "forward", gated_forward)
+    for module, layer in ((modeling_mamba, "MambaRMSNorm"), (modeling_mamba2, "Mamba2RMSNorm")):
+        monkeypatch.setattr(module, "causal_conv1d_fn", convolution)
+        monkeypatch.setattr(getattr(module, layer), "forward", norm)
     with Widened():
-        yield
+        yield request.param
 
 
 def expected_relevance(model: nn.Module, seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,16 +207,12 @@ def exported(model: nn.Module, path: Path, dynamo: bool) -> onnx.ModelProto:
     return onnx.load(path)
 
 
-@pytest.fixture(scope="module", params=["torchscript", "dynamo"])
-def emitted(model: nn.Module, tmp_path_factory: pytest.TempPathFactory, request: Any) -> onnx.ModelProto:
-    path = tmp_path_factory.mktemp("mamba") / "model.onnx"
-    return onnxlrp.convert(exported(model, path, request.param == "dynamo"), rules="mamba-lrp", target="seed")
-
-
-def test_the_table_is_the_modified_gradient(model: nn.Module, emitted: onnx.ModelProto, ruled: None) -> None:
+def test_the_table_is_the_modified_gradient(network: tuple[nn.Module, onnx.ModelProto], rules: str) -> None:
+    model, written = network
     seed = np.zeros((2, 5, 40))
     seed[:, -1] = np.random.default_rng(5).normal(size=(2, 40))
     expected, logits = expected_relevance(model, seed)
+    emitted = onnxlrp.convert(written, rules=rules, target="seed")
     wide = run_reference(to_float64(emitted), {"ids": IDS.numpy(), "lrp_seed": seed})
     assert relative_l2(wide["y"], logits) < 1e-6
     assert relative_l2(wide["ids_relevance"], expected) < 1e-6

@@ -41,7 +41,7 @@ EXPECTED = {
     },
     "pe-aware": {**ZERO, "product": "half"},
     "cp-lrp": {**ZERO, "attention": "signal"},
-    "mamba-lrp": {**ZERO, "attention": "signal"},
+    **{name: {**ZERO, "attention": "signal"} for name in ("mamba-lrp", "mamba-lrp-vision")},
     "dpa": {**ZERO, "product": "dpa", "attention": "dpa"},
     "attnlrp-gamma": {**ZERO, "input": "gamma", "conv": "gamma", "dense": "gamma", "product": "half"},
     "epsilon": {**USUAL, "input": "epsilon", "conv": "epsilon", "dense": "epsilon"},
