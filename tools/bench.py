@@ -105,6 +105,7 @@ def _interpreter(_context: click.Context, _parameter: click.Parameter, value: st
     default="",
     help="Measure LXT beside attnlrp, with this interpreter: LXT asks for an older transformers.",
 )
+@click.option("--lean", is_flag=True, help="Measure sessions that keep weights once (disable_prepacking), too.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
 @click.option("--exporter", type=click.Choice(["dynamo", "torchscript"]), default="dynamo", show_default=True)
@@ -156,6 +157,7 @@ def bench(
     on_demand: str | None,
     no_peer: bool,
     lxt: str,
+    lean: bool,
     provider: str,
     threads: int,
     exporter: str,
@@ -178,6 +180,7 @@ def bench(
         on_demand="" if on_demand == "-" else on_demand,
         peer=not no_peer and measure.peers_installed(),
         lxt=lxt,
+        lean=lean,
         provider=provider,
         threads=threads,
         exporter=exporter,

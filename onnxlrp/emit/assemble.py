@@ -5,7 +5,7 @@ New nodes are appended to a copy of the forward model; its own nodes, names and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,14 +64,48 @@ def split(nodes: Sequence[Emitted], inside: set[str]) -> tuple[list[Emitted], li
     return outer, [n for n in nodes if inside.intersection(n.outputs)]
 
 
-def forward_first(nodes: Sequence[Emitted], seeds: Iterable[str]) -> list[Emitted]:
+def forward_first(nodes: Sequence[Emitted], seeds: Iterable[str], constants: Iterable[str] = ()) -> list[Emitted]:
     """What can be computed without relevance, then the rest, each in the order given.
 
     Of two inputs of a node onnxruntime computes first what is last in the list. So divisors and the like wait until
-    relevance has arrived; otherwise they are all computed in the forward pass, and held until relevance comes by.
+    relevance has arrived; otherwise they are all computed in the forward pass, and held until relevance comes by. Of
+    what is reduced (variances, the largest score of a row) the opposite is true: it takes less room than what it is
+    made of, and comes just before what reads it.
     """
-    outside, inside = split(nodes, depending_on(nodes, seeds))
-    return [*outside, *inside]
+    dependent = depending_on(nodes, seeds)
+    large, _ = split(nodes, dependent | _reduced(nodes, constants))
+    ordered = {n.name: n for n in used_nodes(nodes, [o for n in large for o in n.outputs])}
+    producer = {o: n for n in nodes for o in n.outputs}
+    for node in nodes:
+        if dependent.intersection(node.outputs):
+            for needed in _missing(node, producer, ordered):
+                ordered[needed.name] = needed
+    return [*ordered.values(), *(n for n in nodes if n.name not in ordered)]
+
+
+def _missing(node: Emitted, producer: Mapping[str, Emitted], present: Container[str]) -> list[Emitted]:
+    """A node behind those that it depends on and that are not present yet, in order."""
+    found: dict[str, Emitted] = {}
+    pending = [(node, False)]
+    while pending:
+        latest, is_ready = pending.pop()
+        if is_ready:
+            found[latest.name] = latest
+        elif latest.name not in found and latest.name not in present:
+            pending.append((latest, True))
+            pending += [(producer[i], False) for i in latest.reads if i in producer]
+    return list(found.values())
+
+
+def _reduced(nodes: Sequence[Emitted], constants: Iterable[str]) -> set[str]:
+    """Tensors that are reduced along some axis, and what is made of these and constants alone."""
+    found, known = set[str](), {*constants, ""}
+    for node in nodes:
+        if known.issuperset(node.reads):
+            known.update(node.outputs)
+        elif node.op.startswith("Reduce") or (known | found).issuperset(node.reads):
+            found.update(node.outputs)
+    return found
 
 
 def protos(nodes: Sequence[Emitted]) -> list[onnx.NodeProto]:

@@ -195,7 +195,7 @@ def _append(
         rows = ledger_table(b, [Kept(part.program, part.passes, normalised) for part in parts])
         outputs.append(Output(LEDGER_OUTPUT, rows, (None, 7), dtype=int(TensorProto.DOUBLE)))
     used = assemble.used_nodes(b.nodes, [o.tensor for o in outputs])
-    used = assemble.forward_first(used, [part.seed.multiplier for part in parts])
+    used = assemble.forward_first(used, [part.seed.multiplier for part in parts], b.constants)
     inputs = [*added, *(value for part in parts for value in part.seed.inputs)]
     # What depends on weights alone stays in the main graph, where the runtime computes it once at load time.
     varying = _varying(used, question.reading.facts)

@@ -8,7 +8,7 @@ forms"). With base = Relu(z), `stands_in` says that base and z agree wherever R 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onnxlrp.emit.builder import Builder
@@ -20,7 +20,8 @@ class Relevance:
     """R = base * value, or R = value where `base` is None. Both are tensors of the relevant tensor's shape.
 
     `guarded`: the base may be infinite (a masked score), and nothing is relevant there. `nonnegative`: R is known to be
-    nowhere negative. `normalised`: its absolute sum is 1 in each sample.
+    nowhere negative. `normalised`: its absolute sum is 1 in each sample. `quotient`: (x, builder -> base / x) of the x
+    that the base was made of, where that can be had without dividing.
     """
 
     value: str
@@ -28,6 +29,7 @@ class Relevance:
     guarded: bool = False
     nonnegative: bool = False
     normalised: bool = False
+    quotient: tuple[str, Callable[[Builder], str]] | None = None
 
     def as_map(self, b: Builder) -> str:
         """The tensor R."""
@@ -49,12 +51,18 @@ class Relevance:
     def is_multiplier_of(self, tensor: str) -> bool:
         return self.base == tensor
 
+    def is_quotient_of(self, tensor: str) -> bool:
+        """Whether m with R = tensor * m can be had without dividing by `tensor`."""
+        return self.quotient is not None and self.quotient[0] == tensor
+
     def as_multiplier(self, b: Builder, facts: Facts, tensor: str) -> str:
         """The tensor m with R = tensor * m; zero where `tensor` is zero."""
         if self.base == tensor:
             return self.value
         if self.base is not None and facts.stands_in(self.base, tensor):
             return b.mul(self.value, b.above(self.base))
+        if self.quotient is not None and self.is_quotient_of(tensor):
+            return b.mul(self.value, self.quotient[1](b))
         return b.quotient(self.as_map(b), tensor)
 
 

@@ -67,6 +67,16 @@ def _mish(b: Builder, x: str, y: str, at: Situation) -> str:
     return b.add(t, b.mul(b.mul(x, b.op("Sigmoid", x)), one_minus(b, b.square(t))))
 
 
+def _normal_cdf(b: Builder, x: str) -> str:
+    return b.scale(b.add(b.op("Erf", b.scale(x, math.sqrt(0.5))), _constant(b, 1.0, x)), 0.5)
+
+
+def _gelu_quotient(b: Builder, x: str, y: str, at: Situation) -> str:
+    if at.node.attribute("approximate", "none") == "tanh":
+        return b.quotient(y, x)
+    return _normal_cdf(b, x)
+
+
 def _gelu(b: Builder, x: str, y: str, at: Situation) -> str:
     # Far out the slope is 0 or 1 to the last digit, and powers of x would not stay finite.
     x = b.op("Clip", x, _constant(b, -20.0, x), _constant(b, 20.0, x))
@@ -77,7 +87,7 @@ def _gelu(b: Builder, x: str, y: str, at: Situation) -> str:
         slope = b.scale(b.add(b.scale(b.square(x), 3 * 0.044715), _constant(b, 1.0, x)), c)
         half = b.scale(b.add(t, _constant(b, 1.0, x)), 0.5)
         return b.add(half, b.scale(b.mul(b.mul(x, one_minus(b, b.square(t))), slope), 0.5))
-    cdf = b.scale(b.add(b.op("Erf", b.scale(x, math.sqrt(0.5))), _constant(b, 1.0, x)), 0.5)
+    cdf = _normal_cdf(b, x)
     density = b.scale(b.op("Exp", b.scale(b.square(x), -0.5)), 1.0 / math.sqrt(2.0 * math.pi))
     return b.add(cdf, b.mul(x, density))
 
@@ -103,18 +113,28 @@ masked(
     "1 where |x| > lambd",
     lambda b, x, y, at: b.op("Greater", b.op("Abs", x), _constant(b, number(at, "lambd", 0.5), x)),
 )
-elementwise("LeakyRelu", "1 or alpha", _leaky)
+elementwise("LeakyRelu", "1 or alpha", _leaky, _leaky)
 elementwise("Elu", "1 or y + alpha", _elu)
 elementwise("Selu", "gamma or y + alpha gamma", _selu)
 elementwise("Celu", "1 or y/alpha + 1", _celu)
 elementwise("Sigmoid", "y (1 - y)", _sigmoid_slope)
 elementwise("HardSigmoid", "alpha inside, 0 outside", _hard_sigmoid)
-elementwise("HardSwish", "0, x/3 + 1/2, or 1", _hard_swish)
+elementwise(
+    "HardSwish",
+    "0, x/3 + 1/2, or 1",
+    _hard_swish,
+    lambda b, x, y, at: b.op("HardSigmoid", x, alpha=1.0 / 6.0, beta=0.5),
+)
 elementwise("Softplus", "sigmoid(x)", lambda b, x, y, at: b.op("Sigmoid", x))
 elementwise("Softsign", "(1 - |y|)^2", _softsign)
-elementwise("Mish", "exact", _mish)
-elementwise("Gelu", "exact, both forms", _gelu)
-elementwise("Swish", "exact", _swish)
+elementwise("Mish", "exact", _mish, lambda b, x, y, at: b.op("Tanh", b.op("Softplus", x)))
+elementwise("Gelu", "exact, both forms", _gelu, _gelu_quotient)
+elementwise(
+    "Swish",
+    "exact",
+    _swish,
+    lambda b, x, y, at: b.op("Sigmoid", b.scale(x, number(at, "alpha", 1.0))),
+)
 
 
 @register("PRelu", "activation", PASSES, "1 or slope", data=(0, 1))

@@ -237,6 +237,7 @@ class Elementwise:
             df/dcontrol, in the shape of that input. Relevance goes to x alone; the derivative reaches them as well.
         slope_at: (builder, g, other) -> g * f'(other), at any other tensor of x's shape; None where that is not known.
         only_masks: y is x but where a mask made x infinite, or nearly so.
+        quotient: builder -> y / x in x's shape, where that is less work than a division or needs less to be kept.
     """
 
     x: str
@@ -247,6 +248,7 @@ class Elementwise:
     controls: Mapping[str, Callable[[Builder, str], str]] = field(default_factory=dict)
     slope_at: Callable[[Builder, str, str], str] | None = None
     only_masks: bool = False
+    quotient: Callable[[Builder], str] | None = None
 
     @property
     def data(self) -> tuple[str, ...]:

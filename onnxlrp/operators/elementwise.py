@@ -18,8 +18,8 @@ DERIVATIVES: dict[str, Derivative] = {}
 _SMALLEST = 1e-37
 
 
-def elementwise(op: str, formula: str, derivative: Derivative) -> None:
-    """Registers y = f(x) with its derivative."""
+def elementwise(op: str, formula: str, derivative: Derivative, quotient: Derivative | None = None) -> None:
+    """Registers y = f(x) with its derivative, and f(x) / x where that has a form of its own."""
 
     DERIVATIVES[op] = derivative
 
@@ -30,7 +30,13 @@ def elementwise(op: str, formula: str, derivative: Derivative) -> None:
         def slope_at(b: Builder, g: str, other: str) -> str:
             return b.mul(g, derivative(b, other, run_again(b, at, other), at))
 
-        return Elementwise(x, y, lambda b, g: b.mul(g, derivative(b, x, y, at)), slope_at=slope_at)
+        return Elementwise(
+            x,
+            y,
+            lambda b, g: b.mul(g, derivative(b, x, y, at)),
+            slope_at=slope_at,
+            quotient=None if quotient is None else lambda b: quotient(b, x, y, at),
+        )
 
 
 def masked(op: str, formula: str, keep: Derivative) -> None:

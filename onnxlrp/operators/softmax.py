@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxlrp.emit.builder import Builder
+from onnxlrp.graph.view import Node
 from onnxlrp.operators.behaviour import Fixed, Frozen, Linear, Map, Refusal, Term
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation, register
@@ -102,12 +103,35 @@ def masked_softmax(at: Situation, b: Builder) -> Sequence[str] | None:
     node, (x,) = at.node, at.node.inputs
     if not _may_be_masked(at, x):
         return None
-    scores = b.at_least(x, b.lowest(x))
     if node.op != "Softmax":
-        return (b.op(node.op, scores, **node.attributes),)
-    has_key = _has_key(b, scores, node.attribute("axis", -1))
-    found = b.op(node.op, b.where(has_key, scores, b.scalar(0.0, scores)), **node.attributes)
+        return (b.op(node.op, b.at_least(x, b.lowest(x)), **node.attributes),)
+    scores, has_key = _with_keys(b, node)
+    found = b.op(node.op, scores, **node.attributes)
     return (b.where(has_key, found, b.scalar(0.0, found)) if _is_guarded(at, at.y) else found,)
+
+
+@lowers("Where")
+def softmax_without_gaps(at: Situation, b: Builder) -> Sequence[str] | None:
+    """Where(IsNaN(softmax), 0, softmax): rows of which all is masked by minus infinity are zero, not NaN.
+
+    It is read as one softmax, whose output is the model's own tensor and finite.
+    """
+    condition, zero, y = at.node.inputs
+    asking, node = at.graph.producer.get(condition), at.graph.producer.get(y)
+    if node is None or node.op != "Softmax" or node.domain or asking is None or asking.op != "IsNaN":
+        return None
+    if asking.inputs[0] != y or at.facts.scalar(zero) != 0.0 or not _may_be_masked(at, node.inputs[0]):
+        return None
+    scores, _ = _with_keys(b, node)
+    return (b.op("Softmax", scores, **node.attributes),)
+
+
+def _with_keys(b: Builder, softmax: Node) -> tuple[str, str]:
+    """(the scores, bounded below, and zeros where all of a row are masked; whether a row is not)."""
+    (x,) = softmax.inputs
+    scores = b.at_least(x, b.lowest(x))
+    has_key = _has_key(b, x, softmax.attribute("axis", -1))
+    return b.where(has_key, scores, b.scalar(0.0, scores)), has_key
 
 
 @register("Softmax LogSoftmax", "normalization", _TREATMENT, "y (m - sum y m), m - softmax(x) sum m")

@@ -44,6 +44,8 @@ def epsilon(ctx: Context, op: Linear, r: Relevance, p: Parameters) -> Contributi
             magnitude = b.at_most(magnitude, b.scalar(_LARGE, z))
         s = b.div(b.mul(r.value, magnitude), b.add(magnitude, b.scalar(size, z)))
         ctx.book("stabiliser", lambda: b.scale(b.mul(s, b.op("Sign", z)), size))
+    elif r.is_quotient_of(z) and not size:
+        s = r.as_multiplier(b, ctx.facts, z)
     elif only_where_positive(ctx, op, r) and size and p.get("stabiliser", "sign") == "sign":
         # Where there is relevance z = |z|, and elsewhere |z| + epsilon is as good a divisor as any: no sign is needed.
         s = divide(ctx, op, r, z if ctx.facts.nonnegative(z) else b.op("Abs", z), p, sign=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from onnxlrp.emit.context import Context
 from onnxlrp.emit.relevance import Relevance
@@ -84,6 +85,11 @@ def recode_derivative(ctx: Context, op: Coded, r: Relevance, p: Parameters) -> C
 def pass_elementwise(ctx: Context, op: Elementwise, r: Relevance, p: Parameters) -> Contributions:
     """R_x = R_y. The value is not touched: R stays base * m with the base behind the function."""
     b = ctx.b
+    if r.is_multiplier_of(op.y):
+        if op.only_masks:
+            return [(op.x, replace(r, base=op.x, guarded=True))]
+        if op.quotient is not None:
+            return [(op.x, replace(r, quotient=(op.x, op.quotient)))]
     if b.graph.shape(op.x) is not None and b.graph.shape(op.x) == b.graph.shape(op.y):
         return [(op.x, r)]
     return [(op.x, Relevance(b.sum_to(r.as_map(b), op.y, op.x), nonnegative=r.nonnegative))]

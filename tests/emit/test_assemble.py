@@ -42,6 +42,22 @@ def test_what_needs_no_relevance_comes_first_and_each_group_keeps_its_order() ->
     assert [n.name for n in forward_first(NODES, ["w"])] == ["a", "b", "d", "c", "e"]
 
 
+def test_what_is_reduced_comes_just_before_what_reads_it() -> None:
+    """It takes less room than what it is made of."""
+    mean = Emitted("ReduceMean", "mean", ("x", "axes"), ("mean",), {}, "scope")
+    nodes = [
+        mean,
+        _node("two", "axes"),
+        _node("d", "mean", "two"),
+        _node("b", "x"),
+        _node("c", "b"),
+        _node("e", "d", "c"),
+    ]
+    assert [n.name for n in forward_first(nodes, ["b"], ["axes"])] == ["two", "b", "c", "mean", "d", "e"]
+    waiting = [*nodes[:3], _node("w", "d", "x"), *nodes[3:], _node("f", "w", "e")]
+    assert [n.name for n in forward_first(waiting, ["b"], ["axes"])] == ["mean", "two", "d", "w", "b", "c", "e", "f"]
+
+
 def test_the_last_node_takes_on_the_name_of_the_output() -> None:
     nodes = plain(used_nodes(NODES, ["e", "c"]), [Output("map", "e", (2,)), Output("inner", "c", (2,))])
     assert [(n.name, list(n.input), list(n.output)) for n in nodes] == [

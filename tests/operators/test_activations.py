@@ -11,7 +11,7 @@ import pytest
 import onnxlrp
 from tests.operators.examples import GRADIENT, Example, expect_derivative, expect_derivatives
 from tests.support.case import Case
-from tests.support.evaluate import relative_l2, run_onnxruntime
+from tests.support.evaluate import relative_l2, run_onnxruntime, run_reference, to_float64
 from tests.support.explained import explain_seeded
 from tests.support.gradients import distinct
 from tests.support.models import Net
@@ -44,6 +44,32 @@ ATTRIBUTES: Mapping[str, Example] = {
 @pytest.mark.parametrize("case", ATTRIBUTES)
 def test_derivatives(case: str) -> None:
     expect_derivative(ATTRIBUTES[case])
+
+
+#: Operators that pass relevance on by f(x) / x in a form of its own.
+QUOTIENTS: Mapping[str, Mapping[str, Any]] = {
+    "Gelu": {},
+    "LeakyRelu": {"alpha": -0.4},
+    "HardSwish": {},
+    "Mish": {},
+    "Swish": {"alpha": 1.7},
+}
+
+
+@pytest.mark.parametrize("op", QUOTIENTS)
+def test_relevance_passes_an_activation_unchanged(op: str) -> None:
+    """R = y m of the layer behind becomes R = x (y / x) m for the layer before, without a division in the graph."""
+    net = Net(np.float64, opset=24)
+    a, b = distinct(3, 5) / 2, distinct(5, 2, seed=1)
+    z = net.op("MatMul", net.input("x", [2, 3]), net.constant(a))
+    y = net.op(op, z, **QUOTIENTS[op])
+    model = net.model(net.op("MatMul", y, net.constant(b)), ranks=[2])
+    x, seed = distinct(2, 3, seed=2), distinct(2, 2, seed=3)
+    emitted = to_float64(onnxlrp.convert(model, rules="attnlrp", target="seed"))
+    inner = {name: run_reference(net.model(name, ranks=[2]), {"x": x})[name] for name in (z, y)}
+    expected = x * ((inner[y] / inner[z] * (seed @ b.T)) @ a.T)
+    assert relative_l2(run_reference(emitted, {"x": x, "lrp_seed": seed})["x_relevance"], expected) < 1e-12
+    assert "Div" not in {node.op_type for node in emitted.graph.node}
 
 
 def _clipped(net: Net, a: str, b: str) -> str:

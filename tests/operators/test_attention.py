@@ -200,6 +200,34 @@ def test_weights_that_are_cleaned_of_nan_are_a_gate_like_others() -> None:
     np.testing.assert_allclose(given.relevance["c"].sum(), given.seeded.sum(), rtol=1e-9)
 
 
+def test_masked_weights_that_are_cleaned_of_nan_are_not_computed_again() -> None:
+    """The first query sees nothing (its softmax is no number), the second the lowest floats, the third all but one."""
+    net = Net()
+    q, k, v = (net.input(n, s) for n, s in zip("abc", (Q, K, V), strict=True))
+    scores = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2]))
+    mask = np.zeros((3, 5))
+    mask[0], mask[1], mask[2, 0] = -np.inf, np.finfo(np.float64).min, -np.inf
+    weights = net.op("Softmax", net.op("Add", scores, net.constant(mask)))
+    clean = net.op("Where", net.op("IsNaN", weights), net.constant(0.0), weights)
+    model = net.model(net.op("MatMul", clean, v))
+    emitted = onnxlrp.convert(model, rules="attnlrp", target="seed")
+    assert [node.op_type for node in emitted.graph.node].count("Softmax") == 1
+    feeds = CASES["plain"].feeds()
+    given = explain_seeded(model, "attnlrp", feeds)
+
+    a, b, c = (feeds[name] for name in "abc")
+    weighed = np.exp(a @ b.swapaxes(2, 3)) * (mask[2] == 0)
+    weighed /= weighed.sum(-1, keepdims=True)
+    weighed[:, :, 0], weighed[:, :, 1] = 0, 0.2
+    of_weights = given.seed / 2 @ c.swapaxes(2, 3)
+    of_scores = weighed * (of_weights - (weighed * of_weights).sum(-1, keepdims=True)) / 2
+    of_scores[:, :, :2] = 0  # nothing depends on scores that are lost beside their mask
+    expected = {"a": a * (of_scores @ b), "b": b * (of_scores.swapaxes(2, 3) @ a)}
+    expected["c"] = c * (weighed.swapaxes(2, 3) @ given.seed / 2)
+    for name, relevance in expected.items():
+        assert relative_l2(given.relevance[name], relevance) < 1e-9
+
+
 def test_unknown_heads_are_refused() -> None:
     net = Net(np.float32, opset=23)
     q, k, v = (net.input(n, (1, h, 3, 4)) for n, h in zip("abc", ("hq", "hk", "hk"), strict=True))

@@ -221,6 +221,7 @@ def a_choice(**changes: Any) -> measure.Choice:
         "on_demand": "",
         "peer": True,
         "lxt": "",
+        "lean": False,
         "provider": "cpu",
         "threads": 2,
         "exporter": "dynamo",
@@ -246,6 +247,7 @@ def test_who_takes_part():
     assert names("attnlrp", network="bert-base", lxt="python")[2:] == ["PyTorch", "LXT"]
     assert names("attnlrp", network="bert-base", lxt="python", peer=False)[2:] == ["LXT"]
     assert names("epsilon", lxt="python") == names("epsilon")
+    assert names("epsilon", lean=True) == ["original", "converted", "lean", "zennit"]
     assert names("gradient-x-input", network="bert-base", lxt="python")[2:] == ["PyTorch"]
 
 
@@ -314,6 +316,15 @@ def test_other_implementations_have_a_row_each():
     assert column(table, "peer") == ["PyTorch", "LXT"]
     assert column(table, "peer / ours") == ["1.5", "2.0"] and column(table, "peer / original") == ["3.0", "4.0"]
     assert report.peer_table(some_results(contests={"a epsilon batch 1": a_contest(original=[1.0])})).rows == []
+
+
+def test_sessions_that_keep_weights_once_have_a_row_where_they_were_measured():
+    turns = {"original": [1.0], "converted": [2.0], "lean": [2.1]}
+    held = results.Contest("k", "digest", turns, {"original": 100, "lean": 180})
+    table = report.lean_table(some_results(contests={"bert-base attnlrp batch 8": held}))
+    assert column(table, "ratio") == ["1.80"] and column(table, "met") == ["yes"]
+    assert column(table, "time ratio") == ["2.10 (2.10 to 2.10)"]
+    assert report.lean_table(some_results()).rows == []
 
 
 def test_an_interpreter_that_is_not_there_is_said(tmp_path):

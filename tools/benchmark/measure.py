@@ -15,6 +15,7 @@ from benchmark.models import TRANSFORMERS, Model, ModelError, obtain, usual_on_d
 from benchmark.process import WorkerError, in_own_process
 from benchmark.results import (
     CONVERTED,
+    LEAN,
     LXT,
     OFF,
     ON,
@@ -58,6 +59,7 @@ class Choice:
         on_demand: the rule table with which on-demand conversions are measured; "" for not at all, None for the usual.
         peer: whether zennit and PyTorch are measured beside, where they are installed.
         lxt: an interpreter that has LXT and the transformers it asks for; "" where it is not measured.
+        lean: whether converted models are also measured in a session that keeps weights once.
         cache: folder of exported models; converted ones are made there and removed again.
     """
 
@@ -67,6 +69,7 @@ class Choice:
     on_demand: str | None
     peer: bool
     lxt: str
+    lean: bool
     provider: str
     threads: int
     exporter: str
@@ -211,6 +214,7 @@ def _participants(choice: Choice, case: Case, out: Path, batch: int) -> list[Par
         "provider": choice.provider,
         "threads": choice.threads,
         "batch": batch,
+        "lean": False,
     }
     original = Participant(ORIGINAL, {**common, "path": str(case.model.path)})
     if case.on_demand:
@@ -219,7 +223,10 @@ def _participants(choice: Choice, case: Case, out: Path, batch: int) -> list[Par
             for name, flag in ((OFF, False), (ON, True))
         ]
         return [original, *switched]
-    found = [original, Participant(CONVERTED, {**common, "path": str(out)})]
+    converted = {**common, "path": str(out)}
+    found = [original, Participant(CONVERTED, converted)]
+    if choice.lean:
+        found.append(Participant(LEAN, {**converted, "lean": True}))
     if case.model.network:
         opening = {**common, "kind": "torch", "network": case.model.network, "rules": case.rules}
         found += _peers(choice, case.model.network in TRANSFORMERS, case.rules, opening)

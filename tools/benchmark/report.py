@@ -13,6 +13,7 @@ from rich.text import Text
 from benchmark import budgets
 from benchmark.results import (
     CONVERTED,
+    LEAN,
     OFF,
     ON,
     ORIGINAL,
@@ -46,7 +47,10 @@ with the canonizers that the network needs; it has none for DenseNet and for the
 that there only its time compares, not its result. `gradient-x-input`, and every rule table on transformers,
 has PyTorch's plain forward pass and gradient beside it. LXT runs its efficient form of AttnLRP on the same
 BERT and GPT-2; of Vision Transformers it has torchvision's ViT-B/16 alone, with CP-LRP in the attention. Peers
-take part in fewer rounds. Peak memory is that of the process, loading included, above that after imports."""
+take part in fewer rounds. Peak memory is that of the process, loading included, above that after imports. All
+sessions are opened with `enable_mem_pattern` off: the block that onnxruntime lays out for a whole run comes on top
+of what the first run took. With `session.disable_prepacking` weights are kept once, as they are; otherwise once for
+each way in which they are multiplied, which is one way in a forward pass and two in an explanation."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,31 @@ def peer_table(results: Results) -> Table:
     return Table("Other implementations", columns, rows, ("model", "rules", "peer"))
 
 
+def lean_table(results: Results) -> Table:
+    """Peak memory and time in sessions that keep weights once, against the original in an ordinary session."""
+    rows = []
+    for row in _contests(results):
+        c = row.contest
+        got, limit = peak_ratio(c, LEAN), budgets.memory_budget(row.rules)
+        if LEAN in c.turns:
+            rows.append(
+                (
+                    row.model,
+                    row.rules,
+                    str(row.batch),
+                    _megabytes(c.peaks.get(ORIGINAL)),
+                    _megabytes(c.peaks.get(LEAN)),
+                    _times(got),
+                    _times(limit, 1),
+                    _verdict(got, limit),
+                    _milliseconds(seconds(c, LEAN)),
+                    str(ratio(c, LEAN)),
+                )
+            )
+    columns = ("model", "rules", "batch", "original MB", "lean MB", "ratio", "budget", "met", "ms", "time ratio")
+    return Table("Peak memory with session.disable_prepacking", columns, rows)
+
+
 def _peer_ratio(contest: Contest, peer: str, to: str) -> str:
     got = ratio(contest, peer, to)
     return "" if got is None else f"{got.middle:.1f}"
@@ -243,7 +272,7 @@ def file_table(results: Results) -> Table:
 
 def tables(results: Results) -> list[Table]:
     """All tables that have rows."""
-    parts = (time_table, on_demand_table, memory_table, peer_table, file_table)
+    parts = (time_table, on_demand_table, memory_table, lean_table, peer_table, file_table)
     made = [part(results) for part in parts]
     return [table for table in made if table.rows]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-ORIGINAL, CONVERTED, OFF, ON = "original", "converted", "off", "on"
+ORIGINAL, CONVERTED, LEAN, OFF, ON = "original", "converted", "lean", "off", "on"
 ZENNIT, TORCH, LXT = "zennit", "PyTorch", "LXT"
 #: The participants that are other implementations.
 PEERS = (TORCH, ZENNIT, LXT)

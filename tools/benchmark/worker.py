@@ -57,11 +57,11 @@ def data_for(shape: list[Any], kind: str, batch: int) -> Array:
 
 
 def open_onnx(asked: Request) -> Callable[[], object]:
-    """A run of an ONNX file: "path", "provider", "threads", "batch", and for on-demand models "explain"."""
+    """A run of an ONNX file: "path", "provider", "threads", "batch", "lean", and for on-demand models "explain"."""
     from onnxlrp.run.session import open_session
 
     providers = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider"]}[asked["provider"]]
-    session = open_session(asked["path"], providers, threads=asked["threads"])
+    session = open_session(asked["path"], providers, threads=asked["threads"], lean=asked["lean"])
     feeds = {i.name: data_for(i.shape, i.type, asked["batch"]) for i in session.get_inputs()}
     if SWITCH in feeds:
         feeds[SWITCH] = np.full((asked["batch"], 1), bool(asked["explain"]))
