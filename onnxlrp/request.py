@@ -21,7 +21,7 @@ RELEVANCE_TYPES: Mapping[str, int | None] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What the user asks for; see `onnxlrp.convert` for the meaning of each field."""
 

@@ -101,12 +101,12 @@ class Explainer:
             converted = source.model
         else:
             request = Request(
-                "default" if rules is None else rules,
-                "argmax" if target is None else target,
-                inputs,
-                outputs,
-                axis,
-                on_demand,
+                rules="default" if rules is None else rules,
+                target="argmax" if target is None else target,
+                inputs=inputs,
+                outputs=outputs,
+                axis=axis,
+                on_demand=on_demand,
                 relevance_type=relevance_type or "float32",
                 position=position,
                 rather_than=rather_than,

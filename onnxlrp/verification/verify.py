@@ -106,11 +106,11 @@ def verify(
         subject = _of_converted(source)
     else:
         request = Request(
-            "default" if rules is None else rules,
-            "argmax" if target is None else target,
-            inputs,
-            outputs,
-            axis,
+            rules="default" if rules is None else rules,
+            target="argmax" if target is None else target,
+            inputs=inputs,
+            outputs=outputs,
+            axis=axis,
             position=position,
             rather_than=rather_than,
             relevance_of=relevance_of,
@@ -142,12 +142,12 @@ def _of_converted(source: Source) -> _Subject:
         files = from_text(settings.get("functions", {}))
         table = parse_table(text, name=found.rules, source=found.rules, files=files)
     request = Request(
-        table,
-        found.target.split(" ")[0],
-        tuple(settings.get("inputs", ())),
-        tuple(settings.get("outputs", ())),
-        settings.get("axis"),
-        bool(settings.get("on_demand", False)),
+        rules=table,
+        target=found.target.split(" ")[0],
+        inputs=tuple(settings.get("inputs", ())),
+        outputs=tuple(settings.get("outputs", ())),
+        axis=settings.get("axis"),
+        on_demand=bool(settings.get("on_demand", False)),
         relevance_type=settings.get("relevance_type", "float32"),
         position=settings.get("position"),
         rather_than=settings.get("rather_than"),
