@@ -175,7 +175,10 @@ def embed_layer_normalization(at: Situation, b: Builder) -> Sequence[str]:
     if segments:
         total = b.add(total, b.op("Gather", kinds, segments, axis=0))
     y = b.op("LayerNormalization", total, gamma, beta, axis=-1, epsilon=at.node.attribute("epsilon", 1e-12))
-    return y, "", total
+    # How many tokens of each text count: what an attention behind it reads as the end of its keys.
+    mask = at.node.input(7)
+    count = b.op("ReduceSum", b.cast(mask, int(TensorProto.INT64)), b.integers([1]), keepdims=0) if mask else ""
+    return y, b.op("Cast", count, to=int(TensorProto.INT32)) if mask else "", total
 
 
 # -- positions and packed weights --------------------------------------------------------------------------------

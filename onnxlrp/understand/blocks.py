@@ -115,7 +115,8 @@ def _by_operator(at: _At) -> Iterator[Block]:
     """Nodes that are one part, or come from one that was taken apart."""
     of: dict[int, tuple[str, list[Node]]] = {}
     for node in at.graph.nodes:
-        for origin in (node, *node.ancestors):
+        # The outermost: a norm with its addition is one norm, although one is among its parts.
+        for origin in (*reversed(node.ancestors), node):
             if origin.op in _OPERATORS:
                 of.setdefault(id(origin), (_OPERATORS[origin.op], []))[1].append(node)
                 break

@@ -7,11 +7,11 @@ and only where a rule needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
-from onnxlrp.emit.builder import NARROW_TYPES, Builder, Emitted
+from onnxlrp.emit.builder import NARROW_TYPES, PREFIX, Builder, Emitted
 from onnxlrp.graph.surgeon import constant_proto, node_proto
 from onnxlrp.graph.view import Graph, Node
 from onnxlrp.operators.behaviour import Refusal
@@ -113,7 +113,43 @@ def _taken_apart(node: Node, reading: Reading, b: Builder) -> list[onnx.NodeProt
         for number, (tensor, output) in enumerate(zip(found, node.outputs, strict=False)):
             if tensor and output and not _made_as(made, tensor, output):
                 made.append(node_proto("Identity", b.unique(f"is/{number}"), [tensor], [output], {}))
+        _in_place_of(node, found, b, mark)
     return made
+
+
+def _in_place_of(node: Node, found: Sequence[str], b: Builder, mark: int) -> None:
+    """Lets what a node was taken apart into stand in its place where that node itself is a new one.
+
+    Such a node is read in place of one of the model and is taken apart in turn; nobody may ask for it any more.
+
+    Args:
+        found: the new tensors that are its outputs.
+        mark: the number of new nodes before it was taken apart.
+    """
+    is_new = node.name.startswith(f"{PREFIX}/")
+    place = next((i for i in range(mark) if b.nodes[i].name == node.name), None) if is_new else None
+    if place is None:
+        return
+    outputs, parts = b.nodes[place].outputs, b.nodes[mark:]
+    made = {name for part in parts for name in part.outputs}
+    names: dict[str, str] = {}
+    same: list[Emitted] = []
+    for number, (tensor, output) in enumerate(zip(found, outputs, strict=False)):
+        if tensor in made and tensor not in names:
+            names[tensor] = output
+        elif tensor:
+            name = b.unique(f"same/{number}")
+            same.append(Emitted("Identity", name, (names.get(tensor, tensor),), (output,), {}, b.nodes[place].scope))
+    renamed = [
+        replace(
+            part,
+            inputs=tuple(names.get(i, i) for i in part.inputs),
+            outputs=tuple(names.get(o, o) for o in part.outputs),
+        )
+        for part in parts
+    ]
+    del b.nodes[mark:]
+    b.nodes[place : place + 1] = [*renamed, *same]
 
 
 def _in_type_of(b: Builder, graph: Graph, tensor: str, output: str) -> str:
