@@ -23,6 +23,9 @@ TARGET_OPSET = 21
 OLDEST_OPSET = 18
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+#: What onnxruntime has among the standard operators, and the standard has not.
+_OF_THE_RUNTIME = frozenset({"SimplifiedLayerNormalization"})
+_APART = "onnxlrp.apart"
 
 
 def default_opset(imports: Iterable[onnx.OperatorSetIdProto]) -> int | None:
@@ -58,6 +61,7 @@ def lift(model: onnx.ModelProto, opset: int = TARGET_OPSET) -> onnx.ModelProto:
     """
     stripped = skeleton.strip(model)
     result = stripped.light
+    _set_apart(result.graph)
     structure.import_domains(result)
     names.set_aside(result.graph)
     before = default_opset(model.opset_import) or 0
@@ -70,9 +74,27 @@ def lift(model: onnx.ModelProto, opset: int = TARGET_OPSET) -> onnx.ModelProto:
             f"export it again with opset {OLDEST_OPSET} or newer"
         ) from error
     names.bring_back(result.graph)
+    _put_back(result)
     set_default_opset(result, opset)
     skeleton.restore(result, stripped.heavy)
     return result
+
+
+def _set_apart(graph: onnx.GraphProto) -> None:
+    """Puts operators of which the converter knows no versions in a domain of their own, in place."""
+    for node in structure.all_nodes([graph.node]):
+        if node.domain in DEFAULT_DOMAINS and node.op_type in _OF_THE_RUNTIME:
+            node.domain = _APART
+
+
+def _put_back(model: onnx.ModelProto) -> None:
+    """The same, undone."""
+    for node in structure.all_nodes([model.graph.node]):
+        if node.domain == _APART:
+            node.domain = ""
+    imports = [entry for entry in model.opset_import if entry.domain != _APART]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
 
 
 def _with_room(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -113,15 +113,16 @@ def _block(name: str, nodes: Sequence[Node], **tensors: str) -> Block:
 
 def _by_operator(at: _At) -> Iterator[Block]:
     """Nodes that are one part, or come from one that was taken apart."""
-    of: dict[int, tuple[str, list[Node]]] = {}
+    of: dict[int, tuple[Node, list[Node]]] = {}
     for node in at.graph.nodes:
         # The outermost: a norm with its addition is one norm, although one is among its parts.
         for origin in (*reversed(node.ancestors), node):
             if origin.op in _OPERATORS:
-                of.setdefault(id(origin), (_OPERATORS[origin.op], []))[1].append(node)
+                of.setdefault(id(origin), (origin, []))[1].append(node)
                 break
-    for name, nodes in of.values():
-        yield _block(name, nodes)
+    for origin, nodes in of.values():
+        is_silu = origin.op == "QuickGelu" and not _is_slope_of_gelu(origin.attribute("alpha", _QUICK_GELU))
+        yield _block("SiLU" if is_silu else _OPERATORS[origin.op], nodes)
 
 
 def _is_operator(node: Node) -> bool:
@@ -238,7 +239,11 @@ def _activation(at: _At, node: Node, own: OwnFactor) -> Block | None:
 
 def _is_quick(at: _At, own: OwnFactor) -> bool:
     slopes = [at.facts.scalar(i) for n in own.nodes if n.op == "Mul" for i in n.inputs if at.facts.is_constant(i)]
-    return any(slope is not None and abs(slope - _QUICK_GELU) < 1e-3 for slope in slopes)
+    return any(slope is not None and _is_slope_of_gelu(slope) for slope in slopes)
+
+
+def _is_slope_of_gelu(slope: float) -> bool:
+    return abs(slope - _QUICK_GELU) < 1e-3
 
 
 # -- feed-forward layers

@@ -315,3 +315,13 @@ def test_a_constant_that_is_no_input_of_an_old_model_is_a_constant() -> None:
     lifted = prepared(model).model
     assert opset(lifted) == 21 and [value.name for value in lifted.graph.input] == ["x"]
     assert_same_results(model, lifted)
+
+
+def test_an_operator_that_onnxruntime_counts_among_the_standard_ones_stays_as_it_is() -> None:
+    """The standard has no SimplifiedLayerNormalization, of which the converter would know the versions."""
+    model = graph("{ n = SimplifiedLayerNormalization<axis = -1>(x, unit) y = Softmax(n) }", opset=12)
+    model.graph.initializer.append(numpy_helper.from_array(np.linspace(0.5, 2, 8, dtype=np.float32), "unit"))
+    lifted = prepared(model).model
+    assert opset(lifted) == 21 and {entry.domain for entry in lifted.opset_import} == {""}
+    assert [node.domain for node in lifted.graph.node if node.op_type == "SimplifiedLayerNormalization"] == [""]
+    assert_same_results(model, lifted)
