@@ -89,6 +89,18 @@ def fused_matmul(at: Situation, b: Builder) -> Sequence[str] | Refusal:
     return (b.scale(b.op("MatMul", *operands), alpha),)
 
 
+@lowers(
+    "Conv MaxPool AveragePool GlobalMaxPool GlobalAveragePool ReorderInput ReorderOutput Upsample",
+    domain="com.microsoft.nchwc",
+    treatment="refused: laid out for one kind of processor",
+)
+def in_blocks(at: Situation, b: Builder) -> Refusal:
+    return Refusal(
+        "onnxruntime's full optimisation laid it out for one kind of processor",
+        "save the optimised model at level extended (ORT_ENABLE_EXTENDED)",
+    )
+
+
 # -- activations -------------------------------------------------------------------------------------------------
 
 

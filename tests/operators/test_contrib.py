@@ -212,6 +212,15 @@ def test_what_is_not_taken_apart_says_why() -> None:
         onnxlrp.convert(made, rules="epsilon")
 
 
+def test_layouts_of_one_processor_are_refused_with_the_way_out() -> None:
+    made = one_operator(
+        "Conv", (1, 8, 4, 4), "x w", {"w": np.ones((8, 8, 1, 1), np.float32)}, domain="com.microsoft.nchwc"
+    )
+    made.opset_import.add(domain="com.microsoft.nchwc", version=1)
+    with pytest.raises(ConversionError, match=r"the Conv .*one kind of processor.*ORT_ENABLE_EXTENDED"):
+        onnxlrp.plan(made)
+
+
 def test_a_network_that_onnxruntime_optimised_has_the_relevance_of_the_one_before(tmp_path: Path) -> None:
     net = Net(np.float32)
     x = net.input("x", [2, 3, 4])
