@@ -37,7 +37,7 @@ from onnxlrp.verification.report import Check, Report, WorstNode
 Array = np.ndarray[Any, Any]
 
 FORWARD_LIMIT = 1e-5
-#: How many times that limit the original's own outputs may move between optimisation levels and count as rounding.
+#: How many times that limit the original's own outputs can move between optimisation levels by rounding.
 _ROUNDING = 10.0
 #: A runtime without kernels of a narrow type computes in float32 and rounds where it writes such a tensor for others to
 #: read. A conversion adds readers, and so moves these points.
@@ -249,6 +249,19 @@ def _largest(a: Array, b: Array) -> float:
     return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0)) / (size or 1.0)
 
 
+def allowed_apart(limit: float, own: float) -> float:
+    """How far the outputs of a converted model may be from those of the original.
+
+    Where rewriting moves the original itself, two rewritten forms may be twice as far apart; what moves it further than
+    rounding does is no excuse.
+
+    Args:
+        limit: where nothing is rewritten.
+        own: how far the original moves between optimisation levels.
+    """
+    return max(limit, 2.0 * min(own, _ROUNDING * limit))
+
+
 def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers: Sequence[str] | None) -> Report:
     plain = replace(subject.request, target=_plain_target(subject.request), on_demand=False, ledger=True)
     kept = _compiled(subject.source, subject.original, plain)
@@ -266,10 +279,7 @@ def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers:
         after = _run(session, full)
         results[optimised] = after
         own = max(_largest(before[n], originals[0][n]) for n in names)
-        # Where rewriting moves the original itself, two rewritten forms may be twice as far apart; what is far off is
-        # no rounding.
-        allowed = max(limit, 2.0 * own) if own <= _ROUNDING * limit else limit
-        checks.append(_forward_check(before, after, names, optimised, allowed))
+        checks.append(_forward_check(before, after, names, optimised, allowed_apart(limit, own)))
     relevance = {n: a for n, a in results[True].items() if n not in names}
     checks.append(_finite_check(relevance))
     rows = _run(

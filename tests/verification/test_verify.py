@@ -17,6 +17,7 @@ from onnxlrp.errors import UsageError
 from onnxlrp.rules import dispatch
 from onnxlrp.tables import parse_table
 from onnxlrp.verification import Report, verify
+from onnxlrp.verification.verify import allowed_apart
 from tests.emit.linear_nets import dense
 from tests.emit.test_emitted import block, segmenter
 from tests.graph.written import classifier, network, normal
@@ -245,3 +246,9 @@ def test_weights_in_files_are_verified_in_place(tmp_path: Path) -> None:
 def test_a_hand_made_table_is_verified() -> None:
     rules = parse_table('[[rule]]\nkind = "linear"\nrule = "w-square"\n', name="mine", source="mine.toml")
     assert verify(classifier(), rules=rules).passed
+
+
+def test_rounding_excuses_twice_what_the_original_itself_moves_by_and_no_more() -> None:
+    assert allowed_apart(1e-5, 0.0) == 1e-5
+    assert allowed_apart(1e-5, 3e-5) == pytest.approx(6e-5)
+    assert allowed_apart(1e-5, 0.1) == pytest.approx(2e-4)
