@@ -2,7 +2,7 @@
 
 x * g(x) with an element-wise g is an activation (SiLU, GELU, Mish, HardSwish): one function of x, through which
 relevance passes. x * n(x), where n goes through a sum over x and a reciprocal, is a normalisation (RMSNorm, LayerNorm):
-its statistics only scale x. Both ways g and n receive nothing of their own.
+its statistics only scale x, and its average as well. Both ways g and n receive nothing of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from onnxlrp.understand.facts import Facts
 
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Pow", "Cast", "Identity", "Sum", "Max", "Min"})
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceSum", "ReduceL2", "ReduceSumSquare", "GlobalAveragePool"})
+AVERAGES = frozenset({"ReduceMean", "GlobalAveragePool"})
 _SHAPES = frozenset({"Unsqueeze", "Squeeze", "Reshape", "Expand"})
 _MOST_NODES = 32
 
@@ -37,11 +38,22 @@ class OwnFactor:
 def own_function(at: Situation, signal: str, factor: str) -> str | None:
     """What `factor` is of `signal`, in words for the plan: an activation, a norm, or None for anything else."""
     found = own_factor(at.graph, at.facts, signal, factor)
-    if found is None:
-        return None
-    if not found.reduced:
+    if found is not None and not found.reduced:
         return "an activation written out: x times a function of x"
-    return "a normalisation written out: the norm only scales" if found.inverse else None
+    if found is None:
+        # Keras and TensorFlow write (x - mean) n as x n - mean n.
+        averaged = average_of(at.graph, signal)
+        found = own_factor(at.graph, at.facts, averaged, factor) if averaged else None
+    is_norm = found is not None and found.reduced and found.inverse
+    return "a normalisation written out: the norm only scales" if is_norm else None
+
+
+def average_of(graph: Graph, tensor: str) -> str | None:
+    """What a tensor is the average of along some axes; None where it is no average."""
+    node = graph.producer.get(tensor)
+    while node is not None and node.op in _SHAPES and not node.domain:
+        node = graph.producer.get(node.inputs[0])
+    return node.inputs[0] if node is not None and node.op in AVERAGES and not node.domain else None
 
 
 def own_factor(graph: Graph, facts: Facts, signal: str, factor: str) -> OwnFactor | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnxlrp.graph.view import Graph, Node
-from onnxlrp.operators.own import OwnFactor, own_factor
+from onnxlrp.operators.own import AVERAGES, OwnFactor, average_of, own_factor
 from onnxlrp.operators.registry import find
 from onnxlrp.understand.facts import Facts
 
@@ -208,15 +208,18 @@ def _written_out(at: _At) -> Iterator[Block]:
 
 def _norm(at: _At, node: Node, signal: str, own: OwnFactor) -> Block | None:
     """A norm whose statistics are means, with its scale and shift."""
-    if not any(n.op == "ReduceMean" for n in own.nodes) or not (own.inverse or node.op == "Div"):
+    if not any(n.op in AVERAGES for n in own.nodes) or not (own.inverse or node.op == "Div"):
         return None
     nodes = [*own.nodes, node]
     centred = at.producer(signal)
     name = _RMS_NORM
     if centred is not None and centred.op == "Sub":
         mean = at.producer(centred.inputs[1])
-        if mean is not None and mean.op == "ReduceMean":
+        if mean is not None and mean.op in AVERAGES:
             name, nodes = _LAYER_NORM, [mean, centred, *nodes]
+    elif any(n.op == "Sub" and average_of(at.graph, n.inputs[1]) for n in own.nodes):
+        # x n(x) - mean n(x): the part with x stands for both.
+        name = _LAYER_NORM
     for op in ("Cast", "Mul", "Add"):
         following = at.only_reader(nodes[-1], op)
         if following is not None and len(at.varying(following)) == 1:

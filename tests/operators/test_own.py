@@ -107,6 +107,41 @@ def test_the_norm_only_scales(name: str, rules: str) -> None:
     assert relative_l2(_relevance(NORMS[name], x, seed, rules), seed * x / norm) < 1e-12
 
 
+def _keras(average: str) -> Build:
+    """LayerNorm as Keras and TensorFlow write it: x n + (beta - mean n), n = gamma / sqrt(var + epsilon)."""
+
+    def build(net: Net, x: str) -> str:
+        def mean(t: str) -> str:
+            if average == "ReduceMean":
+                return net.op("ReduceMean", t, net.constant(np.array([-1])))
+            return net.op("GlobalAveragePool", t)
+
+        centre = mean(x)
+        apart = net.op("Sub", x, centre)
+        variance = mean(net.op("Mul", apart, apart))
+        inverse = net.op("Reciprocal", net.op("Sqrt", net.op("Add", variance, _c(net, 1e-5))))
+        scale = net.op("Mul", inverse, net.constant(GAMMA))
+        shift = net.op("Sub", net.constant(BETA), net.op("Mul", centre, scale))
+        return net.op("Add", net.op("Mul", x, scale), shift)
+
+    return build
+
+
+GAMMA, BETA = distinct(5, seed=3), distinct(5, seed=4)
+
+
+@pytest.mark.parametrize("rules", ["attnlrp", "cp-lrp"])
+@pytest.mark.parametrize("average", ["ReduceMean", "GlobalAveragePool"])
+def test_a_norm_that_is_multiplied_out_has_constant_statistics_too(average: str, rules: str) -> None:
+    x, seed = distinct(2, 3, 5, seed=1), distinct(2, 3, 5, seed=2)
+    scaled = seed * GAMMA / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    expected = x * (scaled - scaled.mean(-1, keepdims=True))
+    assert relative_l2(_relevance(_keras(average), x, seed, rules), expected) < 1e-12
+    net = Net(np.float64)
+    plan = onnxlrp.plan(net.model(_keras(average)(net, net.input("x", x.shape)), ranks=[3]), rules=rules)
+    assert dict(plan.blocks) == {"LayerNorm": 1}
+
+
 def test_a_gate_from_other_data_is_a_factor_of_its_own() -> None:
     """Half of the relevance goes through the gate: x * sigmoid(2 x reversed)."""
 
