@@ -254,6 +254,41 @@ def matmul_n_bits(at: Situation, b: Builder) -> Sequence[str] | Refusal:
     return (b.add(y, node.input(5)) if node.input(5) else y,)
 
 
+@lowers(
+    "GatherBlockQuantized",
+    domain=MICROSOFT,
+    treatment=f"{_APART}: Gather from the unpacked table",
+)
+def gather_block_quantized(at: Situation, b: Builder) -> Sequence[str] | Refusal:
+    """A table [rows, width] in blocks of `block_size` numbers along its last axis, from which ids pick rows."""
+    node = at.node
+    table, ids, scales, zeros = (node.input(i) for i in range(4))
+    bits, block = node.attribute("bits", 4), node.attribute("block_size", 128)
+    shape, parts = at.graph.static_shape(table), at.graph.static_shape(scales)
+    kind = b.dtype(table)
+    axes = (node.attribute("gather_axis", 0), node.attribute("quantize_axis", 1) % 2)
+    packed = kind == TensorProto.UINT8
+    known = kind in (TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4) and bits in (4, 8)
+    if not known or axes != (0, 1) or shape is None or parts is None or len(shape) != 2:
+        return Refusal(
+            "its table is not one of rows in blocks of 4 or 8 bits along each row", "quantise it along its last axis"
+        )
+    rows, blocks = parts
+
+    def numbers(t: str) -> str:
+        return _unpacked(b, t, bits) if packed else b.op("Cast", t, to=int(TensorProto.FLOAT))
+
+    steps = b.op("Reshape", numbers(table), b.integers([rows, blocks, block]))
+    if zeros:
+        zero = b.op("Reshape", numbers(zeros), b.integers([rows, -1, 1]))
+        zero = b.op("Slice", zero, b.integers([0]), b.integers([blocks]), b.integers([1]))
+    else:
+        zero = b.scalar(float(2 ** (bits - 1)) if packed else 0.0, steps)
+    scale = b.op("Reshape", b.op("Cast", scales, to=int(TensorProto.FLOAT)), b.integers([rows, blocks, 1]))
+    real = b.op("Reshape", b.mul(b.sub(steps, zero), scale), b.integers([rows, blocks * block]))
+    return (b.op("Gather", real, ids, axis=0),)
+
+
 def _unpacked(b: Builder, packed: str, bits: int) -> str:
     """Bytes as floats, with 4 bits two for each byte, the lower half first."""
     whole = b.op("Cast", packed, to=int(TensorProto.FLOAT))

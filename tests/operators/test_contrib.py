@@ -179,6 +179,44 @@ def _packed(values: Array, bits: int) -> Array:
     return (values[..., ::2] + 16 * values[..., 1::2]).astype(np.uint8)
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_token_ids_that_pick_rows_of_a_table_in_blocks(bits: int, zeros: bool) -> None:
+    """They are explained like those of the table of floats, which is not written."""
+    rows, block = 7, 16
+    steps = _RNG.integers(0, 2**bits, size=(rows, 2, block))
+    scales = _RNG.uniform(0.01, 0.1, size=(rows, 2)).astype(np.float32)
+    zero = _RNG.integers(0, 2**bits, size=(rows, 2)) if zeros else np.full((rows, 2), 2 ** (bits - 1))
+    table = ((steps - zero[..., None]) * scales[..., None].astype(float)).reshape(rows, -1).astype(np.float32)
+    weight = _RNG.normal(size=(32, 2)).astype(np.float32)
+    constants = {"b": _packed(steps, bits).reshape(rows, -1), "s": scales, "z": _packed(zero, bits), "w": weight}
+    packed = one_operator(
+        "GatherBlockQuantized",
+        (2, 3),
+        "b x s z" if zeros else "b x s",
+        constants,
+        outputs="e",
+        bits=bits,
+        block_size=block,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    plain = one_operator("Gather", (2, 3), "t x", {"t": table, "w": weight}, outputs="e", domain="")
+    ids = np.array([[1, 6, 2], [0, 0, 5]])
+    found = []
+    for made in (packed, plain):
+        made.graph.node.append(onnx.helper.make_node("MatMul", ["e", "w"], ["h"]))
+        made.graph.node.append(onnx.helper.make_node("Tanh", ["h"], ["y"]))
+        made.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT64, ["n", 3]))
+        emitted = onnxlrp.convert(made, rules="epsilon", target="seed")
+        seed = np.random.default_rng(0).normal(size=(2, 3, 2)).astype(np.float32)
+        found.append(run_onnxruntime(emitted, {"x": ids, "lrp_seed": seed}))
+    assert relative_l2(found[0]["y"], found[1]["y"]) < 1e-6, "what onnxruntime computes"
+    assert relative_l2(found[0]["x_relevance"], found[1]["x_relevance"]) < 1e-5
+    used = {name for node in onnxlrp.convert(packed, rules="epsilon").graph.node for name in node.input}
+    assert "b" in used and not any("GatherBlockQuantized/Sub" in name for name in used)
+
+
 def test_embedding_with_its_normalisation() -> None:
     """Token ids get the relevance of their row in the table of words."""
     words, places, kinds = (_RNG.normal(size=(n, 4)).astype(np.float32) for n in (7, 5, 2))
