@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-#: Operators of onnxruntime's own domain (com.microsoft) whose names ONNX does not have, as of onnxruntime
+#: Operators of onnxruntime's own domains (com.microsoft, its nchwc) whose names ONNX does not have, as of onnxruntime
 #: 1.31; written down here because a conversion needs no onnxruntime.
 _CONTRIB = """
 AttnLSTM BeamSearch BiasAdd BiasDropout BiasGelu BiasSoftmax BiasSplitGelu BifurcationDetector
@@ -26,7 +26,7 @@ QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool QLinearC
 QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax
 QLinearWhere QMoE QOrderedAttention QOrderedGelu QOrderedLayerNormalization
 QOrderedLongformerAttention QOrderedMatMul QuantizeBFP QuantizeWithOrder QuickGelu ReduceSumInteger
-RelativePositionBias RemovePadding RestorePadding Rfft SampleOp Sampling ScaledSiLU
+RelativePositionBias RemovePadding ReorderInput ReorderOutput RestorePadding Rfft SampleOp Sampling ScaledSiLU
 SimplifiedLayerNormalization SkipGroupNorm SkipLayerNormalization SkipSimplifiedLayerNormalization
 Snpe SparseAttention SparseAttentionIndexer SparsePagedAttention SparseToDenseMatMul Tokenizer
 TorchEmbedding TransposeMatMul UnfoldTensor VarlenCausalConvWithState VarlenNGramHashMapping
