@@ -62,6 +62,8 @@ class Explainer:
         masks: what the relevance of hidden tensors is multiplied by in every run that says nothing else, as for
             `explain`. Of an original model this asks for `mask_at` as well.
         providers: onnxruntime execution providers; the CPU when None.
+        lean: keeps weights once in memory and not once for each way in which they are multiplied, for a little more
+            time at small batches.
         The other arguments are those of `onnxlrp.convert`.
 
     Raises:
@@ -88,6 +90,7 @@ class Explainer:
         relevance_type: str | None = None,
         base_dir: str | os.PathLike[str] | None = None,
         providers: Sequence[str] | None = None,
+        lean: bool = False,
     ) -> None:
         source = load(model, base_dir)
         if metadata.converted_by(source.model) is not None:
@@ -146,7 +149,7 @@ class Explainer:
             # The logits are wanted beside the outputs; the added output exists in this session only.
             converted = _with_output(converted, logits)
         self._logits = logits
-        self._session = _open(converted, source, providers)
+        self._session = _open(converted, source, providers, lean)
 
     def explain(
         self,
@@ -296,11 +299,11 @@ def _with_output(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
     return result
 
 
-def _open(model: onnx.ModelProto, source: Source, providers: Sequence[str] | None) -> Any:
+def _open(model: onnx.ModelProto, source: Source, providers: Sequence[str] | None, lean: bool) -> Any:
     """A session; where weights lie in files, the model is written to a temporary file beside links to them."""
     if source.base_dir is None:
-        return open_session(model, providers)
+        return open_session(model, providers, lean=lean)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save(model, path, source)
-        return open_session(path, providers)
+        return open_session(path, providers, lean=lean)

@@ -37,6 +37,16 @@ def test_an_original_model_is_converted_and_a_converted_one_is_taken_as_it_is() 
     assert (own.target, given.target) == ("argmax of logits", "argmax of logits")
 
 
+def test_weights_that_are_kept_once_change_nothing_but_rounding() -> None:
+    lean = Explainer(classifier(), lean=True)
+    options = lean._session.get_session_options()
+    assert options.get_session_config_entry("session.disable_prepacking") == "1" and not options.enable_mem_pattern
+    usual = Explainer(classifier()).explain({"image": IMAGE})
+    np.testing.assert_allclose(
+        lean.explain({"image": IMAGE}).relevance["image"], usual.relevance["image"], rtol=1e-4, atol=1e-6
+    )
+
+
 def test_outputs_are_the_models_own_and_the_logits_are_told_beside_them() -> None:
     explainer = Explainer(classifier())
     assert (explainer.input_names, explainer.output_names, explainer.explained) == (
