@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto, defs, helper, numpy_helper
+from onnx import AttributeProto, FunctionProto, NodeProto, TypeProto, defs, helper
 
 from onnxlrp.emit.builder import Builder
-from onnxlrp.graph.renaming import renamed_node
 from onnxlrp.operators.behaviour import Refusal
+from onnxlrp.operators.inlined import inline
 from onnxlrp.operators.lowering import lowers
 from onnxlrp.operators.registry import Situation
 
@@ -69,26 +68,14 @@ def _given(attribute: AttributeProto, caller: NodeProto, domain: str) -> Attribu
     return result
 
 
-def _constant(node: NodeProto) -> Any:
-    (attribute,) = node.attribute
-    value = helper.get_attribute_value(attribute)
-    if attribute.name == "value":
-        return numpy_helper.to_array(value)
-    kind = "float32" if attribute.name.startswith("value_float") else "int64"
-    return np.asarray(value, kind)
-
-
-def _append(b: Builder, node: NodeProto) -> Sequence[str]:
-    """The node of a body whose inputs have their new names already."""
-    values = {a.name: _value(a) for a in node.attribute}
-    if any(a.type == AttributeProto.GRAPH for a in node.attribute):
-        return b.append(node.op_type, node.input, [0] * len(node.output), **values)
-    return b.ops(node.op_type, *node.input, outputs=len(node.output), **values)
-
-
-def _value(attribute: AttributeProto) -> Any:
-    value = helper.get_attribute_value(attribute)
-    return value.decode() if attribute.type == AttributeProto.STRING else value
+def _with_attributes(node: NodeProto, caller: NodeProto, domain: str) -> NodeProto:
+    """A node of a body whose attributes refer to nothing."""
+    result = NodeProto()
+    result.CopyFrom(node)
+    given = [_given(a, caller, domain) for a in node.attribute]
+    del result.attribute[:]
+    result.attribute.extend(a for a in given if a is not None)
+    return result
 
 
 @lowers("LinearAttention CausalConvWithState", treatment=_TREATMENT)
@@ -99,17 +86,10 @@ def by_body(at: Situation, b: Builder) -> Sequence[str] | Refusal:
         return body
     caller = at.graph.node_protos[at.node.index]
     names = {formal: at.node.input(i) for i, formal in enumerate(body.input)}
-    for inner in body.node:
-        if inner.domain not in ("", "ai.onnx"):
-            return Refusal(f"the function that defines it uses {inner.domain}.{inner.op_type}")
-        if inner.op_type == "Constant":
-            names[inner.output[0]] = b.constant(_constant(inner))
-            continue
-        renamed = renamed_node(inner, names, inner.name)
-        given = [_given(a, caller, at.node.domain) for a in renamed.attribute]
-        del renamed.attribute[:]
-        renamed.attribute.extend(a for a in given if a is not None)
-        names.update(zip(inner.output, _append(b, renamed), strict=True))
+    foreign = next((n for n in body.node if n.domain not in ("", "ai.onnx")), None)
+    if foreign is not None:
+        return Refusal(f"the function that defines it uses {foreign.domain}.{foreign.op_type}")
+    inline(b, (_with_attributes(n, caller, at.node.domain) for n in body.node), names)
     return [names[o] for o in body.output][: len(at.node.outputs)]
 
 

@@ -147,6 +147,35 @@ def test_the_ledger_closes(name: str, rules: str) -> None:
     assert [c.name for c in report.checks if not c.passed] == []
 
 
+#: torch asks whether an axis can be squeezed; the answer follows from a size that is fixed. Ranks differ by branch.
+SQUEEZED = f"""{_HEADER}
+g (float[N,1,3] x) => (float[N,3] y)
+<int64[1] axis = {{1}}, int64 at = {{1}}, int64 one = {{1}}, float[3] w = {{1.0,-2.0,0.5}}> {{
+  size = Shape(x)
+  d = Gather(size, at)
+  c = Equal(d, one)
+  z = If (c) <
+    then_branch = t () => (float[N,3] a) <float[3] v = {{0.5,2.0,-1.0}}> {{ s = Squeeze(x, axis) a = Mul(s, v) }},
+    else_branch = e () => (float[N,1,3] a) {{ a = Identity(x) }}
+  >
+  h = Tanh(z)
+  y = Mul(h, w)
+}}"""
+
+
+def test_a_branch_that_is_known_beforehand_is_read_in_place_of_the_if() -> None:
+    model = parser.parse_model(SQUEEZED)
+    steps = onnxlrp.plan(model, rules="gradient-x-input", target="seed").steps
+    assert "If" not in {step.operator for step in steps}
+    x, seed = distinct(2, 1, 3, seed=1), distinct(2, 3, seed=2)
+    emitted = onnxlrp.convert(model, rules="gradient-x-input", target="seed")
+    assert not any(node.op_type == "If" for node in emitted.graph.node if node.name.startswith("lrp/"))
+    w, v = np.array([1.0, -2.0, 0.5]), np.array([0.5, 2.0, -1.0])
+    expected = x * (seed * w * v * (1 - np.tanh(x[:, 0] * v) ** 2))[:, None]
+    found = run_onnxruntime(emitted, _narrow({"x": x, "lrp_seed": seed}))["x_relevance"]
+    assert relative_l2(found, expected) < 1e-6
+
+
 def test_a_loop_that_never_runs_hands_relevance_to_its_start() -> None:
     emitted = onnxlrp.convert(parser.parse_model(LOOP), rules="gradient-x-input", target="seed")
     seed = np.ones((2, 3), np.float32)
