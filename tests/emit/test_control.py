@@ -173,7 +173,7 @@ def test_a_branch_that_is_known_beforehand_is_read_in_place_of_the_if() -> None:
     w, v = np.array([1.0, -2.0, 0.5]), np.array([0.5, 2.0, -1.0])
     expected = x * (seed * w * v * (1 - np.tanh(x[:, 0] * v) ** 2))[:, None]
     found = run_onnxruntime(emitted, _narrow({"x": x, "lrp_seed": seed}))["x_relevance"]
-    assert relative_l2(found, expected) < 1e-6
+    assert relative_l2(found, expected) < 1e-5
 
 
 def test_a_loop_that_never_runs_hands_relevance_to_its_start() -> None:
