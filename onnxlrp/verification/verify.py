@@ -272,7 +272,10 @@ def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers:
     full = _with_added_inputs(subject.converted, feeds, explained)
     limit = _forward_limit(subject.original)
     originals: list[dict[str, Array]] = []
+    session: Any = None
     for optimised in (False, True):
+        # One session at a time: each holds all weights.
+        del session
         before = _run(_session(subject.original, subject.source, optimised, providers), feeds)
         originals.append(before)
         session = _session(subject.converted, subject.source, optimised, providers)
@@ -281,14 +284,15 @@ def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers:
         own = max(_largest(before[n], originals[0][n]) for n in names)
         checks.append(_forward_check(before, after, names, optimised, allowed_apart(limit, own)))
     relevance = {n: a for n, a in results[True].items() if n not in names}
+    batch = _batch_check(graph, session, full, relevance)
+    del session
     checks.append(_finite_check(relevance))
     rows = _run(
         _ledger_session(kept.model, subject.source, providers),
         _with_added_inputs(kept.model, feeds, explained),
     )
     ledger, worst = _ledger_check(kept, rows[LEDGER_OUTPUT])
-    checks.append(ledger)
-    checks.append(_batch_check(graph, session, full, relevance))
+    checks += [ledger, batch]
     return Report(tuple(checks), worst)
 
 

@@ -23,7 +23,6 @@ SMALLEST: Mapping[str, int] = {
     "alexnet": 224,
     "vgg*": 224,
     "vit_*": 224,
-    "vit_h_14": 518,
     "maxvit_*": 224,
     "inception_v3": 96,
     "ssd300*": 300,
