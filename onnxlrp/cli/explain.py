@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from onnxlrp.cli.explain_options import image_options, parse_data, parse_masks, sound_options, table_options
+from onnxlrp.cli.explain_options import (
+    image_options,
+    parse_data,
+    parse_masks,
+    similar_options,
+    sound_options,
+    table_options,
+)
 from onnxlrp.cli.explain_text import explain_text, text_options
 from onnxlrp.cli.options import json_option, model_argument, provider_option, request_options
 from onnxlrp.cli.output import counting, print_json
@@ -50,6 +57,7 @@ from onnxlrp.cli.output import counting, print_json
 @sound_options
 @table_options
 @text_options
+@similar_options
 @click.option("-o", "--out-dir", default=".", show_default=True, metavar="DIR", help="Folder to write into.")
 @click.option(
     "--top",
@@ -70,6 +78,7 @@ def explain(
     sound: dict[str, Any],
     table: dict[str, Any],
     text: dict[str, Any],
+    similar: dict[str, Any],
     mask: str | None,
     masks: dict[str, set[int]],
     as_json: bool,
@@ -98,6 +107,14 @@ def explain(
         common["mask"] = mask
     if masks:
         common["masks"] = masks
+    if similar["what"] is not None:
+        if kind not in ("images", "texts"):
+            raise click.UsageError("--similar-to goes with image files as DATA, or with --text.")
+        from onnxlrp.explain.similar import SimilarTo
+
+        common["similar_to"] = SimilarTo(tokenizer=text["tokenizer"], **similar)
+    elif any(value is not None for value in similar.values()):
+        raise click.UsageError("--other-model, --other-output and --pooling go with --similar-to.")
     asked = {**common, **request, "top": top, **({"data": by_name} if by_name else {})}
     results: Any
     with counting("Explaining") as progress:

@@ -177,6 +177,32 @@ _TABLE = (
     ),
 )
 
+_SIMILAR = (
+    click.option(
+        "--similar-to",
+        metavar="FILE|TEXT",
+        help="Images and text: explain the cosine between the embedding of each and that of this image, text, or "
+        "embedding (.npy, .npz).",
+    ),
+    click.option(
+        "--other-model",
+        metavar="FILE",
+        help="With --similar-to: the model that embeds the other one, such as the text tower beside an image tower.  "
+        "[default: MODEL]",
+    ),
+    click.option(
+        "--other-output",
+        metavar="NAME",
+        help="With --other-model: the embedding among its outputs.  [default: the first one made of floats]",
+    ),
+    click.option(
+        "--pooling",
+        type=click.Choice(["mean", "first", "last", "none"]),
+        help="With --similar-to: how the vectors of tokens or places become an embedding.  [default: mean, for an "
+        "output with one vector for each]",
+    ),
+)
+
 
 def image_options(command: Callback) -> Callback:
     """The options for images; the command receives them as `image`, the fields of ImageOptions."""
@@ -191,6 +217,11 @@ def sound_options(command: Callback) -> Callback:
 def table_options(command: Callback) -> Callback:
     """The options for tables; the command receives them as `table`, the fields of TableOptions."""
     return gathered(command, _TABLE, "table")
+
+
+def similar_options(command: Callback) -> Callback:
+    """The options for a cosine; the command receives them as `similar`, fields of SimilarTo."""
+    return gathered(command, _SIMILAR, "similar", similar_to="what", other_model="model", other_output="output")
 
 
 def gathered(

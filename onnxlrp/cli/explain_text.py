@@ -12,6 +12,7 @@ from onnxlrp.cli.output import on_terminal, print_facts, print_warnings
 
 if TYPE_CHECKING:
     from onnxlrp.explain.answer import TopClass
+    from onnxlrp.explain.similar import SimilarTo
     from onnxlrp.explain.text_results import TextMap, TextResult
     from onnxlrp.explain.text_tokens import WordRelevance
 
@@ -76,22 +77,11 @@ _TEXT = (
         help="Text: let a language model go on by up to N tokens, and explain each by all that came before it.",
     ),
     click.option(
-        "--similar-to",
-        metavar="TEXT",
-        help="Text: explain the cosine between the embeddings of the text and of this one.",
-    ),
-    click.option(
         "--pairs-of-tokens",
         callback=parse_count,
         metavar="all|N",
         help="Text, with --similar-to: also share the cosine among pairs of tokens, with one pass for each number of "
         "the embeddings, or for the N that count most.",
-    ),
-    click.option(
-        "--pooling",
-        type=click.Choice(["mean", "first", "last", "none"]),
-        help="Text, with --similar-to: how the vectors of tokens become an embedding.  [default: mean, for an output "
-        "with one vector for each token]",
     ),
 )
 
@@ -101,14 +91,16 @@ def text_options(command: Callback) -> Callback:
     return gathered(command, _TEXT, "text")
 
 
-def explain_text(model: str, text: dict[str, Any], **asked: Any) -> Sequence[TextResult]:
+def explain_text(
+    model: str, text: dict[str, Any], similar_to: SimilarTo | None = None, **asked: Any
+) -> Sequence[TextResult]:
     """Explain `model` on the texts that were given. Raises a usage error where they have no tokenizer."""
     if not text["tokenizer"]:
         raise click.UsageError("--text needs the model's --tokenizer, a tokenizer.json file.")
     from onnxlrp.explain.text import TextOptions, explain_texts
 
     options = {name: value for name, value in text.items() if name != "texts" and value is not None}
-    return explain_texts(model, text["texts"], options=TextOptions(**options), **asked)
+    return explain_texts(model, text["texts"], options=TextOptions(**options, similar_to=similar_to), **asked)
 
 
 def print_text(result: TextResult, top: int) -> None:

@@ -20,12 +20,13 @@ DOT = "  \u00b7  "
 class Answer:
     """The model's outputs for one sample, and the tensor that relevance started from (None: not returned).
 
-    No array has a batch axis. `target` says in words what was asked for.
+    No array has a batch axis. `target` says in words what was asked for, `detail` more of it, such as a value.
     """
 
     outputs: Mapping[str, np.ndarray]
     explained: np.ndarray | None
     target: str
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def _subjects(
     answer: Answer, values: np.ndarray, scores: ClassScores | None, labels: Sequence[str] | None, job: Job
 ) -> list[Subject]:
     """What each map explains."""
-    if job.region:
-        return [Subject(job.region)]
+    if job.aim:
+        return [Subject(job.aim, answer.detail)]
     found = _targets(answer, values, scores, labels, job)
     if job.rather_than is None or found[0].heading == answer.target:
         return found

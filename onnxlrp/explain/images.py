@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 
 from onnxlrp.errors import UsageError
+from onnxlrp.explain.aim import Aim
+from onnxlrp.explain.embedding import Embedding, pool_for
 from onnxlrp.explain.feeds import Value, feeds_for
 from onnxlrp.explain.job import Job
-from onnxlrp.explain.layout import find_image_input
+from onnxlrp.explain.layout import ImageInput, find_image_input
 from onnxlrp.explain.load import check_photo, expand_paths, read_photo
 from onnxlrp.explain.naming import refuse_overwriting, unique_stems
 from onnxlrp.explain.preprocess import ImageOptions, Prepared, Recipe, recipe_for
-from onnxlrp.explain.region import Region, read_region
+from onnxlrp.explain.region import read_region
 from onnxlrp.explain.results import ImageResult, Sample, planned_files, write_sample
-from onnxlrp.explain.session import Asked, Explainer, Model, answer_of, open_model, open_region, run, sample_of
+from onnxlrp.explain.session import Asked, Explainer, Model, answer_of, open_model, open_seeded, run, sample_of
+from onnxlrp.explain.similar import Likeness, SimilarTo, check_similar, embed_elsewhere, width_axis
 
 #: Called with the number of images done and of all images; first with 0.
 Progress = Callable[[int, int], None]
@@ -33,6 +36,7 @@ def explain_images(
     options: ImageOptions | None = None,
     data: Mapping[str, Value] | None = None,
     mask: str | Path | None = None,
+    similar_to: SimilarTo | None = None,
     out_dir: str | Path = ".",
     labels: str | Path | Sequence[str] | None = None,
     top: int = 5,
@@ -47,6 +51,7 @@ def explain_images(
     `data` fills the model's other inputs by name; images then go through one by one.
     `mask` is an image as large as the photo: explained is the sum of the class `target` over the positions of an output
     map that lie in it, or without a target the sum of the largest class at each of them.
+    With `similar_to` explained is the cosine between the embedding of each image and that one.
     `out_dir` is made when missing. `labels` is a file, a sequence of names or "imagenet"; `top` how many
     classes each result lists.
 
@@ -56,21 +61,15 @@ def explain_images(
     files = expand_paths(paths)
     for file in files:
         check_photo(file)
-    seeded, region = None, None
-    if mask is None:
-        explainer, job = open_model(model, asked, labels, top)
-    else:
-        region = read_region(mask, asked.get("target"), asked.get("axis"))
-        explainer, seeded, job = open_region(model, asked, labels, top, region)
     options = options or ImageOptions()
-    others = {name: feed.array for name, feed in feeds_for(explainer, dict(data or {}), options).items()}
+    opened = _opened(model, asked, labels, top, options, data or {}, mask, similar_to)
     return explain_files(
-        explainer,
+        opened.explainer,
         files,
-        job,
+        opened.job,
         options=options,
-        others=others,
-        seeding=None if seeded is None or region is None else Seeding(seeded, region),
+        others=opened.others,
+        seeding=opened.seeding,
         out_dir=Path(out_dir),
         progress=progress,
     )
@@ -78,10 +77,75 @@ def explain_images(
 
 @dataclass(frozen=True)
 class Seeding:
-    """What explains a region: a session that takes a seed, and the region that seeds are made of."""
+    """What explains more than an element of an output: a session that takes a seed, and what seeds are made of."""
 
     explainer: Explainer
-    region: Region
+    aim: Aim
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model opened for images, with the arrays for its other inputs."""
+
+    explainer: Explainer
+    job: Job
+    others: Mapping[str, np.ndarray]
+    seeding: Seeding | None = None
+
+
+def _opened(
+    model: Model,
+    asked: Asked,
+    labels: str | Path | Sequence[str] | None,
+    top: int,
+    options: ImageOptions,
+    data: Mapping[str, Value],
+    mask: str | Path | None,
+    similar_to: SimilarTo | None,
+) -> _Opened:
+    if mask is None and similar_to is None:
+        explainer, job = open_model(model, asked, labels, top)
+        return _Opened(explainer, job, _others(explainer, data, options))
+    if similar_to is None:
+        if asked.get("position") is not None or asked.get("rather_than") is not None:
+            raise UsageError("a mask is the target: leave position and rather-than out")
+        aim: Aim = read_region(str(mask), asked.get("target"), asked.get("axis"))
+        plain: Asked = {**asked, "target": None, "axis": None}
+        scout, seeded, job = open_seeded(model, plain, labels, top, "a mask as the target")
+        others = _others(scout, data, options)
+    else:
+        if mask is not None:
+            raise UsageError("a mask and a cosine are both what is explained: give one of them")
+        check_similar(similar_to, asked)
+        scout, seeded, job = open_seeded(model, asked, labels, top, "the cosine")
+        others = _others(scout, data, options)
+        aim = Likeness(_embedding(similar_to, scout, others, options, asked), similar_to.pooling)
+    job = replace(job, aim=aim.words(job.labels), aim_tag=aim.tag, top=job.top if aim.has_classes else 0)
+    return _Opened(scout, job, others, Seeding(seeded, aim))
+
+
+def _others(explainer: Explainer, data: Mapping[str, Value], options: ImageOptions) -> dict[str, np.ndarray]:
+    return {name: feed.array for name, feed in feeds_for(explainer, data, options).items()}
+
+
+def _embedding(
+    similar: SimilarTo, scout: Explainer, others: Mapping[str, np.ndarray], options: ImageOptions, asked: Asked
+) -> Embedding:
+    """What the images are compared with; an image goes through their own model where no other one is named."""
+    if similar.settled:
+        return embed_elsewhere(similar, options, asked)
+    if similar.path is None:
+        raise UsageError(f"the model takes images: name another model that embeds the text {similar.name}")
+    taken = _image_input(scout, others, options)
+    feed = feeds_for(scout, {taken.name: similar.path}, options)[taken.name].array
+    output = scout.explain({taken.name: feed, **others}).explained_output
+    pool = pool_for(similar.pooling, None if output is None else output.shape, axis=width_axis(taken.layout))
+    return Embedding(similar.name, pool.vectors(np.asarray(output))[0])
+
+
+def _image_input(explainer: Explainer, others: Mapping[str, np.ndarray], options: ImageOptions) -> ImageInput:
+    free = [name for name in explainer.input_names if name not in others]
+    return find_image_input(free, explainer.input_shapes, explainer.input_types, options.layout)
 
 
 def explain_files(
@@ -97,8 +161,7 @@ def explain_files(
 ) -> list[ImageResult]:
     """`explain_images` with an explainer that exists already and was built for `job.target`."""
     others = others or {}
-    free = [name for name in explainer.input_names if name not in others]
-    image_input = find_image_input(free, explainer.input_shapes, explainer.input_types, options.layout)
+    image_input = _image_input(explainer, others, options)
     if image_input.name not in explainer.explained:
         raise UsageError(
             f"the image input {image_input.name!r} is not explained; these are: {', '.join(explainer.explained)}"
@@ -144,11 +207,14 @@ def _run(
     stacked = np.stack(arrays + arrays[-1:] * (size - len(arrays)))
     feeds = {recipe.image_input.name: stacked, **others}
     found = run(explainer, job, feeds)
+    details: Sequence[str] = [""] * len(batch)
     if seeding is not None:
-        if found.explained_output is None:
-            raise UsageError("the explained output is an input of the model, which no mask can be laid on")
-        seeds = seeding.region.seeds(found.explained_output, batch, recipe.image_input.layout)
-        found = seeding.explainer.explain(feeds, seed=seeds)
-    for index, prepared in enumerate(batch):
+        explained, layout = found.explained_output, recipe.image_input.layout
+        if explained is None:
+            raise UsageError("the explained output is an input of the model, of which only elements can be explained")
+        details = seeding.aim.details(explained, layout)
+        found = seeding.explainer.explain(feeds, seed=seeding.aim.seeds(explained, batch, layout))
+    for index, (prepared, detail) in enumerate(zip(batch, details, strict=False)):
         relevance = {name: sample_of(value, index, size) for name, value in found.relevance.items()}
-        yield Sample(prepared, relevance.pop(recipe.image_input.name), answer_of(found, index, size), relevance)
+        answer = replace(answer_of(found, index, size), detail=detail)
+        yield Sample(prepared, relevance.pop(recipe.image_input.name), answer, relevance)

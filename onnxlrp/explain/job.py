@@ -19,7 +19,7 @@ class Job:
     `rather_than`: explained is the difference of the target to this one.
     `part`: what else file names say of what is explained, such as a cosine.
     `through`: the channels of hidden tensors that relevance is restricted to, in words.
-    `region` and `region_tag`: a part of the output that is explained in place of a target, in words and in file names.
+    `aim` and `aim_tag`: what is explained in place of a target, in words and in file names.
     """
 
     model: str
@@ -29,15 +29,15 @@ class Job:
     top: int = 5
     target_each_run: bool = False
     rather_than: Target | None = None
-    region: str = ""
-    region_tag: str = ""
+    aim: str = ""
+    aim_tag: str = ""
     part: str = ""
     through: str = ""
 
     @property
     def tag(self) -> str:
         """The part of file names that tells rule table and chosen target apart."""
-        name = f"{safe(self.rules)}.{safe(self.region_tag)}" if self.region_tag else safe(self.rules)
+        name = f"{safe(self.rules)}.{safe(self.aim_tag)}" if self.aim_tag else safe(self.rules)
         other = "" if self.rather_than is None else f".not-{_numbers(self.rather_than)}"
         return (
             name + self._target_tag() + other + "".join(f".{safe(part)}" for part in (self.part, self.through) if part)

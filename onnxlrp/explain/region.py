@@ -18,7 +18,7 @@ from onnxlrp.explain.preprocess import Prepared
 
 @dataclass(frozen=True)
 class Region:
-    """The pixels that are not black in a mask as large as the photo.
+    """The pixels that are not black in a mask as large as the photo; an `Aim`.
 
     `target` is the class whose values are summed there, None for the largest one at each position. `axis` is the
     axis of the classes in the explained output (batch counted); None: by the layout of the model's images.
@@ -65,6 +65,10 @@ class Region:
             seeds[place, inside, chosen[inside]] = 1
         return seeds[..., 0] if axis is None else np.moveaxis(seeds, -1, axis)
 
+    def details(self, explained: np.ndarray, layout: Layout) -> list[str]:
+        """Nothing is added to what is said of a region."""
+        return [""] * len(explained)
+
     def _class_axis(self, explained: np.ndarray, layout: Layout) -> int | None:
         shape = list(explained.shape)
         if explained.ndim == 3 and self.axis is None:
@@ -78,6 +82,11 @@ class Region:
         if self.target is not None and not 0 <= self.target < max(2, shape[axis]):
             raise UsageError(f"class {self.target} does not exist: axis {axis} of the output {shape} has {shape[axis]}")
         return axis % 4
+
+    @property
+    def has_classes(self) -> bool:
+        """Each position has scores of classes."""
+        return True
 
     @property
     def tag(self) -> str:

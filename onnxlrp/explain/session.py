@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -16,7 +15,6 @@ from onnxlrp.explain.answer import Answer
 from onnxlrp.explain.job import Job, Target
 from onnxlrp.explain.labels import read_labels
 from onnxlrp.explain.layout import Dimension
-from onnxlrp.explain.region import Region
 from onnxlrp.read.load import load
 from onnxlrp.run.masks import Masks
 from onnxlrp.run.masks import stated as stated_mask
@@ -130,29 +128,18 @@ def open_model(
     return session, job
 
 
-def open_region(
-    model: Model, asked: Asked, labels: str | Path | Sequence[str] | None, top: int, region: Region
-) -> tuple[Explainer, Explainer, Job]:
-    """Two sessions: one that takes a seed, and one that says what the explained output is, for seeds to be made of.
-
-    Raises UsageError for a model that was converted already, and what `open_model` raises.
-    """
-    if metadata.read(load(model).model) is not None:
-        raise UsageError("a mask as the target needs the original model, not one that was converted already")
-    if asked.get("position") is not None or asked.get("rather_than") is not None:
-        raise UsageError("a mask is the target: leave position and rather-than out")
-    scout, seeded, job = open_seeded(model, {**asked, "target": None, "axis": None}, labels, top)
-    return scout, seeded, replace(job, region=region.words(job.labels), region_tag=region.tag)
-
-
 def open_seeded(
-    model: Model, asked: Asked, labels: str | Path | Sequence[str] | None, top: int
+    model: Model, asked: Asked, labels: str | Path | Sequence[str] | None, top: int, what: str
 ) -> tuple[Explainer, Explainer, Job]:
     """Two sessions: one that says what the explained output is, and one that takes a seed in its shape.
 
-    Raises what `open_model` raises.
+    Raises UsageError for a model that was converted already, naming `what` needs the original, and what `open_model`
+    raises.
     """
     from onnxlrp import Explainer as Session
+
+    if metadata.read(load(model).model) is not None:
+        raise UsageError(f"{what} needs the original model, not one that was converted already")
 
     scout, job = open_model(model, asked, labels, top)
     seeded = Session(

@@ -14,7 +14,8 @@ from onnxlrp.explain.job import Job
 from onnxlrp.explain.naming import refuse_overwriting
 from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.session import Asked, Model, open_model
-from onnxlrp.explain.text_cosine import POOLINGS, open_towers
+from onnxlrp.explain.similar import SimilarTo, check_similar, embed_elsewhere
+from onnxlrp.explain.text_cosine import open_lone, open_towers
 from onnxlrp.explain.text_generate import generate
 from onnxlrp.explain.text_inputs import find_text_inputs, parse_roles
 from onnxlrp.explain.text_model import TextModel
@@ -38,10 +39,10 @@ class TextOptions:
         token: the token whose score is explained, as in the vocabulary or as a text; `rather_than_token` another one
             that it is preferred to.
         generate: how many tokens a language model is to generate, each with a map of its own.
-        similar_to: explained is the cosine between the embeddings of the text and of this one.
+        similar_to: explained is the cosine between the embeddings of the text and of this one: another text, the file
+            of an embedding, or what another model embeds.
         pairs_of_tokens: with `similar_to`: the cosine is shared among pairs of tokens as well, with one pass for each
             of so many numbers of the embeddings, the ones with the largest products; 0 for all of them.
-        pooling: how the vectors of the tokens become one embedding: mean, first, last or none; None goes by the shape.
     """
 
     tokenizer: str | Path
@@ -50,9 +51,8 @@ class TextOptions:
     token: str | None = None
     rather_than_token: str | None = None
     generate: int = 0
-    similar_to: str | None = None
+    similar_to: SimilarTo | None = None
     pairs_of_tokens: int | None = None
-    pooling: str | None = None
 
 
 def explain_texts(
@@ -108,10 +108,10 @@ def _check(texts: Sequence[str], options: TextOptions, asked: Asked) -> None:
         raise UsageError(
             "what is explained of two similar texts is their cosine: leave pairs, targets, positions and generate out"
         )
-    if options.pooling is not None and (options.similar_to is None or options.pooling not in POOLINGS):
-        raise UsageError(f"pooling goes with a text to be similar to, and is one of {', '.join(POOLINGS)}")
-    if options.pairs_of_tokens is not None and options.similar_to is None:
-        raise UsageError("pairs of tokens are those of two similar texts: name a text to be similar to")
+    if options.similar_to is not None:
+        check_similar(options.similar_to, asked)
+    if options.pairs_of_tokens is not None and (options.similar_to is None or not options.similar_to.is_own_text):
+        raise UsageError("pairs of tokens are those of two texts that one model embeds: name a text to be similar to")
     if options.generate and targeted:
         raise UsageError("a generated text explains each of its tokens: leave target, token and position out")
 
@@ -140,10 +140,14 @@ def _opened(
     tokenizer: TextTokenizer,
 ) -> tuple[Callable[[str, str | None], Found], Job]:
     """What explains one text, or a pair, and what all of them share."""
-    other = options.similar_to
-    if other is not None:
-        pairs = options.pairs_of_tokens
-        towers = open_towers(model, asked, top, tokenizer, options.feed, data, options.pooling, pairs)
+    similar = options.similar_to
+    if similar is not None and not similar.is_own_text:
+        vector = embed_elsewhere(similar, ImageOptions(), asked)
+        lone = open_lone(model, asked, top, tokenizer, options.feed, data, similar.pooling, vector)
+        return lambda text, _: lone.explain(text), lone.job
+    if similar is not None:
+        other, pairs = str(similar.what), options.pairs_of_tokens
+        towers = open_towers(model, asked, top, tokenizer, options.feed, data, similar.pooling, pairs)
         return lambda text, _: towers.explain(text, other), towers.job
     opened = _open(model, asked, options, data, labels, top, tokenizer)
     job = replace(opened.job, part="generated") if options.generate else opened.job

@@ -2,7 +2,7 @@
 
 The cosine u v / (|u| |v|) is linear in u while the norms stand still, which is the usual rule for normalisations. So
 one pass through the model of each text, seeded with the embedding of the other over both norms, shares the cosine among
-its tokens. `text_pairs` goes on to pairs of tokens.
+its tokens. `text_pairs` goes on to pairs of tokens. Of a text and an embedding that is there already, one pass does it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxlrp.check import metadata
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.answer import Reading, Subject
+from onnxlrp.explain.embedding import Embedding, Pool, pool_for
 from onnxlrp.explain.feeds import Value, feeds_for
 from onnxlrp.explain.job import Job
 from onnxlrp.explain.preprocess import ImageOptions
@@ -24,9 +24,6 @@ from onnxlrp.explain.text_model import TextModel
 from onnxlrp.explain.text_pairs import Way, pairs_of_tokens
 from onnxlrp.explain.text_results import Found, Pass
 from onnxlrp.explain.text_tokens import Encoded, TextTokenizer
-from onnxlrp.read.load import load
-
-POOLINGS = ("mean", "first", "last", "none")
 
 
 @dataclass(frozen=True)
@@ -60,18 +57,12 @@ class Towers:
         for tower, own in zip((self.first, self.second), encoded, strict=True):
             ways.append((tower, (encoded[0], encoded[1]) if together else (own,)))
         raw, notes = zip(*(_output(tower, texts) for tower, texts in ways), strict=True)
-        pools = [_weights(self.pooling, array, len(own.ids)) for array, own in zip(raw, encoded, strict=True)]
-        vectors = [_pooled(array, weights) for array, weights in zip(raw, pools, strict=True)]
-        if vectors[0].shape != vectors[1].shape:
-            raise UsageError(f"embeddings of {vectors[0].size} and {vectors[1].size} numbers have no cosine")
-        norm = float(np.linalg.norm(vectors[0]) * np.linalg.norm(vectors[1]))
-        if not norm:
-            raise UsageError("an embedding is zero, so that there is no cosine")
-        cosine = float(vectors[0] @ vectors[1]) / norm
+        pools = [pool_for(self.pooling, array.shape, len(own.ids)) for array, own in zip(raw, encoded, strict=True)]
+        vectors = [pool.vectors(array)[0] for pool, array in zip(pools, raw, strict=True)]
         passes: list[Pass] = []
         for k, (tower, texts) in enumerate(ways):
-            seed = _seed(raw[k], pools[k], vectors[1 - k] / norm)
-            title = Subject(f"cosine to {plain[1 - k]!r}", f"cosine {cosine:.4f}")
+            against = Embedding(repr(plain[1 - k]), vectors[1 - k])
+            seed, title = _aimed(pools[k], raw[k], against)
             if together:
                 passes.append(_pass(tower, texts, seed, title, k, plain))
             else:
@@ -83,9 +74,35 @@ class Towers:
                 for k, (tower, texts) in enumerate(ways)
             )
             pairs = pairs_of_tokens((first_way, second_way), vectors, self.numbers)
+        cosine = Embedding("", vectors[1]).cosine(vectors[0][None])[0]
         arrays = {"cosine": np.asarray(cosine), "embeddings": np.stack(vectors).astype(np.float32)}
         said = tuple(note for found in notes for note in found)
         return Found(text, other, tuple(passes), arrays=arrays, notes=said, pairs=pairs)
+
+
+@dataclass(frozen=True)
+class Lone:
+    """The way of a text to its embedding, and another embedding that is there already."""
+
+    tower: Tower
+    other: Embedding
+    pooling: str | None
+
+    @property
+    def job(self) -> Job:
+        return replace(self.tower.scout.job, part="cosine")
+
+    def explain(self, text: str) -> Found:
+        """The cosine shared among the tokens of the text."""
+        encoded = self.tower.scout.tokenizer.encode(text)
+        raw, notes = _output(self.tower, (encoded,))
+        pool = pool_for(self.pooling, raw.shape, len(encoded.ids))
+        seed, title = _aimed(pool, raw, self.other)
+        vector = pool.vectors(raw)[:1]
+        passes = (_pass(self.tower, (encoded,), seed, title, None, (text,)),)
+        both = np.concatenate([vector, self.other.vector[None]]).astype(np.float32)
+        arrays = {"cosine": np.asarray(self.other.cosine(vector)[0]), "embeddings": both}
+        return Found(text, None, passes, arrays=arrays, notes=notes)
 
 
 def open_towers(
@@ -102,10 +119,6 @@ def open_towers(
 
     Raises UsageError for a converted model and for more outputs than two.
     """
-    if metadata.read(load(model).model) is not None:
-        raise UsageError("the cosine needs the original model, not one that was converted already")
-    if asked.get("axis") is not None:
-        raise UsageError("what is explained is a cosine: leave the axis out")
     outputs: Sequence[str | None] = asked.get("outputs") or (None,)
     if len(outputs) > 2:
         raise UsageError(f"a cosine is between two embeddings; {len(outputs)} outputs were named")
@@ -113,10 +126,7 @@ def open_towers(
     for output in outputs:
         own = asked.copy()
         own["outputs"] = () if output is None else (output,)
-        scout, seeded, job = open_seeded(model, own, None, top)
-        others = {name: given.array for name, given in feeds_for(scout, data, ImageOptions()).items()}
-        inputs = find_text_inputs(scout, feed, tuple(others))
-        towers.append(Tower(TextModel(scout, job, tokenizer, inputs, others), seeded))
+        towers.append(_tower(model, own, top, tokenizer, feed, data))
     groups = len(towers[0].scout.inputs.groups)
     if groups != len(towers):
         raise UsageError(
@@ -126,50 +136,58 @@ def open_towers(
     return Towers(towers[0], towers[-1], pooling, numbers)
 
 
+def open_lone(
+    model: Model,
+    asked: Asked,
+    top: int,
+    tokenizer: TextTokenizer,
+    feed: Mapping[str, str],
+    data: Mapping[str, Value],
+    pooling: str | None,
+    other: Embedding,
+) -> Lone:
+    """A model that embeds one text, and what the text is compared with.
+
+    Raises UsageError for a converted model and one that takes more texts.
+    """
+    tower = _tower(model, asked, top, tokenizer, feed, data)
+    if len(tower.scout.inputs.groups) != 1:
+        raise UsageError("a model that takes two texts has no embedding of one to compare with something else")
+    return Lone(tower, other, pooling)
+
+
+def _tower(
+    model: Model,
+    asked: Asked,
+    top: int,
+    tokenizer: TextTokenizer,
+    feed: Mapping[str, str],
+    data: Mapping[str, Value],
+) -> Tower:
+    scout, seeded, job = open_seeded(model, asked, None, top, "the cosine")
+    others = {name: given.array for name, given in feeds_for(scout, data, ImageOptions()).items()}
+    inputs = find_text_inputs(scout, feed, tuple(others))
+    return Tower(TextModel(scout, job, tokenizer, inputs, others), seeded)
+
+
 def _output(tower: Tower, texts: tuple[Encoded, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
     found, notes = tower.scout.run(texts)
-    if found.explained_output is None or found.explained_output.ndim not in (2, 3):
-        shape = None if found.explained_output is None else list(found.explained_output.shape)
-        raise UsageError(
-            f"an embedding is [batch, width], or [batch, sequence, width] to be pooled; this one is {shape}"
-        )
+    if found.explained_output is None:
+        raise UsageError("the model does not return the embedding; name an output of it")
     return found.explained_output, notes
 
 
-def _weights(pooling: str | None, output: np.ndarray, count: int) -> np.ndarray | None:
-    """How much each position counts, [sequence]; None for an output that is the embedding itself."""
-    chosen = pooling or ("mean" if output.ndim == 3 else "none")
-    if (chosen == "none") != (output.ndim == 2):
-        raise UsageError(f"pooling {chosen} does not go with an output of {output.ndim} axes")
-    if chosen == "none":
-        return None
-    weights = np.zeros(output.shape[1])
-    if chosen == "mean":
-        weights[:count] = 1.0 / count
-    else:
-        weights[0 if chosen == "first" else count - 1] = 1.0
-    return weights
+def _aimed(pool: Pool, output: np.ndarray, other: Embedding) -> tuple[np.ndarray, Subject]:
+    """The seed for the cosine of the first sample to another embedding, and what it explains in words."""
+    vector = pool.vectors(output)[:1]
+    title = Subject(f"cosine to {other.name}", f"cosine {other.cosine(vector)[0]:.4f}")
+    return pool.seeds(output.shape, other.directions(vector)), title
 
 
-def _pooled(output: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    first = output[0].astype(np.float64)
-    result: np.ndarray = first if weights is None else weights @ first
-    return result
-
-
-def _seed(output: np.ndarray, weights: np.ndarray | None, direction: np.ndarray) -> np.ndarray:
-    """The other embedding over the norms, put on the elements that make the embedding of the first sample."""
-    seed = np.zeros(output.shape)
-    seed[0] = direction if weights is None else weights[:, None] * direction
-    return seed
-
-
-def _way(
-    tower: Tower, texts: tuple[Encoded, ...], output: np.ndarray, weights: np.ndarray | None, group: int, count: int
-) -> Way:
+def _way(tower: Tower, texts: tuple[Encoded, ...], output: np.ndarray, pool: Pool, group: int, count: int) -> Way:
     feeds, _ = tower.scout.feeds(texts)
     ids = tower.scout.inputs.ids[group]
-    return Way(tower.seeded, feeds, ids, count, lambda direction: _seed(output, weights, direction))
+    return Way(tower.seeded, feeds, ids, count, lambda direction: pool.seeds(output.shape, direction[None]))
 
 
 def _pass(

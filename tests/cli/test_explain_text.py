@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxlrp.explain.similar import SimilarTo
 from onnxlrp.explain.text import TextOptions
 from tests.cli.conftest import Run
 from tests.support.texts import HEAD, TABLE, byte_level, classifier, language_model, word_pieces
@@ -37,11 +38,13 @@ def received(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_option_is_handed_on(run: Run, received: dict[str, Any]) -> None:
     stated = ["--tokenizer", "t.json", "--text", "a", "--text", "b", "--text-pair", "c", "--text-pair", "d"]
     stated += ["--feed", "x=ids", "--feed", "y:0=pair-mask", "--token", " Paris", "--rather-than-token", "London"]
-    stated += ["--generate", "3", "--similar-to", "e", "--pooling", "first", "--data", "z=1", "--position", "last"]
+    stated += ["--generate", "3", "--data", "z=1", "--position", "last", "--similar-to", "e", "--pooling", "first"]
+    stated += ["--other-model", "o.onnx", "--other-output", "v"]
     result = run("explain", "m.onnx", *stated, "-o", "out", "--top", "2", "--labels", "l.txt", "--rules", "epsilon")
     assert result.exit_code == 0, result.stderr
     feed = {"x": "ids", "y:0": "pair-mask"}
-    options = TextOptions("t.json", ("c", "d"), feed, " Paris", "London", 3, "e", pooling="first")
+    similar = SimilarTo("e", "o.onnx", "v", "t.json", pooling="first")
+    options = TextOptions("t.json", ("c", "d"), feed, " Paris", "London", 3, similar)
     assert received == {
         "model": "m.onnx", "texts": ("a", "b"), "options": options, "data": {"z": "1"}, "out_dir": "out", "top": 2,
         "labels": "l.txt", "rules": "epsilon", "position": "last", "providers": None, "progress": None,
@@ -57,6 +60,8 @@ def test_every_option_is_handed_on(run: Run, received: dict[str, Any]) -> None:
         (["--text", "a", "--tokenizer", "t", "--feed", "x"], "'x' names no input"),
         (["--text", "a", "--tokenizer", "t", "--feed", "x=ids", "--feed", "x=mask"], "input 'x' is given twice"),
         (["--text", "a", "--tokenizer", "t", "--generate", "0"], "'--generate'"),
+        (["--text", "a", "--tokenizer", "t", "--pooling", "mean"], "go with --similar-to"),
+        (["a.wav", "--similar-to", "b.wav"], "--similar-to goes with image files as DATA, or with --text"),
     ],
 )
 def test_wrong_usage(run: Run, arguments: list[str], message: str) -> None:

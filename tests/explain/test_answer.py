@@ -46,7 +46,7 @@ def test_sums_of_elements_are_called_as_they_were_asked_for():
     values = normal(4, 5, seed=1)
     assert words(values, "argmax", "argmax along axis 1 of y") == ["argmax along axis 1 of y"]
     assert words(values, "1:3,2", "1:3,2 of y") == ["1:3,2 of y"]
-    assert words(values, "argmax", "seed of y", region="car within m.png") == ["car within m.png"]
+    assert words(values, "argmax", "seed of y", aim="car within m.png") == ["car within m.png"]
 
 
 def test_a_model_that_does_not_return_what_was_explained_speaks_by_its_first_floats():

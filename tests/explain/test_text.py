@@ -12,6 +12,7 @@ import pytest
 
 import onnxlrp
 from onnxlrp.errors import UsageError
+from onnxlrp.explain.similar import SimilarTo
 from onnxlrp.explain.text import TextOptions, TextResult, explain_texts
 from onnxlrp.explain.text_tokens import TextTokenizer
 from tests.support.texts import (
@@ -187,8 +188,8 @@ def test_files_and_what_is_in_them(tmp_path: Path, options: TextOptions) -> None
     ("changes", "asked", "message"),
     [
         ({"pairs": ("a", "b")}, {}, "1 texts and 2 texts to pair them with"),
-        ({"similar_to": "x", "generate": 2}, {}, "of two similar texts is their cosine"),
-        ({"pooling": "mean"}, {}, "pooling goes with a text to be similar to"),
+        ({"similar_to": SimilarTo("x"), "generate": 2}, {}, "of two similar texts is their cosine"),
+        ({"similar_to": SimilarTo("x", pooling="max")}, {}, "pooling is one of mean, first, last, none, not 'max'"),
         ({"generate": 2}, {"target": 1}, "leave target, token and position out"),
         ({"feed": {"input_ids": "words"}}, {}, "cannot be fed with 'words'; write one of ids, mask"),
         ({"tokenizer": "none.json"}, {}, r"none\.json: not a tokenizer\.json"),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import onnxlrp
-from onnxlrp.errors import UsageError
+from onnxlrp.errors import OnnxLrpError, UsageError
+from onnxlrp.explain.similar import SimilarTo
 from onnxlrp.explain.text import TextOptions, TextResult, explain_texts
 from tests.support.texts import SECOND, TABLE, word_pieces, written
 
@@ -23,12 +24,16 @@ SUMMED = "e = Gather(table, input_ids) embedding = ReduceSum <keepdims = 0> (e, 
 
 @pytest.fixture
 def options(tmp_path: Path) -> TextOptions:
-    return TextOptions(word_pieces(tmp_path), similar_to="weather is fine")
+    return TextOptions(word_pieces(tmp_path), similar_to=SimilarTo("weather is fine"))
 
 
 def explained(tmp_path: Path, model: Any, options: TextOptions, text: str = "all rules", **asked: Any) -> TextResult:
     (result,) = explain_texts(model, [text], options=options, rules="epsilon", out_dir=tmp_path / "out", **asked)
     return result
+
+
+def pooled(options: TextOptions, pooling: str | None) -> TextOptions:
+    return replace(options, similar_to=SimilarTo("weather is fine", pooling=pooling))
 
 
 def relevance(result: TextResult, k: int) -> Array:
@@ -68,7 +73,7 @@ def test_vectors_of_tokens_are_pooled(
     tmp_path: Path, options: TextOptions, pooling: str | None, weights: Array, sequence: str | int
 ) -> None:
     model = written("h = Gather(table, input_ids)", f"int64[N,{sequence}] input_ids", f"float[N,{sequence},4] h")
-    result = explained(tmp_path, model, replace(options, pooling=pooling))
+    result = explained(tmp_path, model, pooled(options, pooling))
     assert_shares(result, TABLE[FIRST], TABLE[OTHER], weights)
 
 
@@ -90,11 +95,11 @@ def test_what_has_no_cosine(tmp_path: Path, options: TextOptions) -> None:
     with pytest.raises(UsageError, match="needs the original model"):
         explained(tmp_path, onnxlrp.convert(model, rules="epsilon"), options)
     with pytest.raises(UsageError, match="pooling mean does not go with an output of 2 axes"):
-        explained(tmp_path, model, replace(options, pooling="mean"))
+        explained(tmp_path, model, pooled(options, "mean"))
     for stated in ({"rather_than": 1}, {"target": 0}, {"position": "last"}):
         with pytest.raises(UsageError, match="leave pairs, targets, positions and generate out"):
             explained(tmp_path, model, options, **stated)
-    with pytest.raises(UsageError, match="leave the axis out"):
+    with pytest.raises(UsageError, match="leave target, axis, position and rather-than out"):
         explained(tmp_path, model, options, axis=1)
     with pytest.raises(UsageError, match="3 outputs were named"):
         explained(tmp_path, model, options, outputs=["a", "b", "c"])
@@ -138,3 +143,53 @@ def test_pairs_of_tokens_need_a_second_text(tmp_path: Path, options: TextOptions
     model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
     with pytest.raises(UsageError, match="similar"):
         explained(tmp_path, model, replace(options, similar_to=None, pairs_of_tokens=0))
+
+
+def test_a_text_and_an_embedding_that_is_there_already(tmp_path: Path, options: TextOptions) -> None:
+    model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
+    other = np.array([0.5, -1.0, 2.0, 0.25])
+    np.save(tmp_path / "other.npy", other)
+    np.savez(tmp_path / "other.npz", explained_output=other[None], unrelated=np.zeros(3))
+    expected = shared(TABLE[FIRST], np.ones(5), other)
+    for what in (other, str(tmp_path / "other.npy"), tmp_path / "other.npz"):
+        result = explained(tmp_path, model, replace(options, similar_to=SimilarTo(what)))
+        assert len(result.maps) == 1 and result.pair is None
+        np.testing.assert_allclose(relevance(result, 0), expected, rtol=1e-4, atol=1e-5)
+        with np.load(result.files[1]) as saved:
+            np.testing.assert_allclose(saved["cosine"], expected.sum(), rtol=1e-4)
+            np.testing.assert_allclose(saved["embeddings"], [TABLE[FIRST].sum(0), other], rtol=1e-5)
+    assert result.maps[0].target == "cosine to other.npz"
+
+
+@pytest.mark.parametrize("pooled_by_other", [False, True])
+def test_towers_in_two_files(tmp_path: Path, options: TextOptions, pooled_by_other: bool) -> None:
+    """The second text goes through a model of its own, whose vectors of tokens are averaged if it has these."""
+    model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
+    nodes, kind = ("v = Gather(second, input_ids)", "float[N,S,4] v") if pooled_by_other else (
+        "e = Gather(second, input_ids) v = ReduceSum <keepdims = 0> (e, axis)", "float[N,4] v")  # fmt: skip
+    (tmp_path / "other.onnx").write_bytes(written(nodes, f"{SIZE} input_ids", kind).SerializeToString())
+    similar = SimilarTo("weather is fine", tmp_path / "other.onnx", tokenizer=options.tokenizer)
+    result = explained(tmp_path, model, replace(options, similar_to=similar))
+    expected = shared(TABLE[FIRST], np.ones(5), SECOND[OTHER].sum(0))
+    np.testing.assert_allclose(relevance(result, 0), expected, rtol=1e-4, atol=1e-5)
+    assert result.maps[0].target == "cosine to 'weather is fine'"
+
+
+@pytest.mark.parametrize(
+    ("similar", "message"),
+    [
+        (SimilarTo(np.ones(3)), "embeddings of 4 and 3 numbers have no cosine"),
+        (SimilarTo("photo.png"), "photo.png needs another model that embeds it"),
+        (SimilarTo("none.npy"), "none.npy: cannot be read"),
+        (SimilarTo("a b", output="v"), "the other output is one of the other model"),
+        (SimilarTo(np.ones(4), model="x.onnx"), "is an embedding already: leave the other model out"),
+        (SimilarTo("a b", model="none.onnx"), "none.onnx"),
+    ],
+)
+def test_what_nothing_can_be_compared_with(
+    tmp_path: Path, options: TextOptions, similar: SimilarTo, message: str
+) -> None:
+    model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
+    with pytest.raises(OnnxLrpError, match=message):
+        explained(tmp_path, model, replace(options, similar_to=similar))
+    assert not (tmp_path / "out").exists()
