@@ -48,6 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     onnx.save(texts.classifier(), tmp_path / "classifier.onnx")
     onnx.save(texts.language_model(scores=len(texts.PIECES)), tmp_path / "language-model.onnx")
     onnx.save(texts.encoder(), tmp_path / "encoder.onnx")
+    onnx.save(image_classifier(classes=4), tmp_path / "image-tower.onnx")
     texts.word_pieces(tmp_path)
     command = tmp_path / "bin" / "onnxlrp"
     command.parent.mkdir()
@@ -59,10 +60,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def image_classifier() -> onnx.ModelProto:
-    """1000 classes from `data` [batch, 3, height, width], as an ImageNet classifier has them, with 16 filters."""
+def image_classifier(classes: int = 1000) -> onnx.ModelProto:
+    """Classes from `data` [batch, 3, height, width], as an ImageNet classifier has them, with 16 filters."""
     values = np.random.default_rng(3)
-    shapes = {"kernel": (16, 3, 8, 8), "weight": (16, 1000)}
+    shapes = {"kernel": (16, 3, 8, 8), "weight": (16, classes)}
     weights = [numpy_helper.from_array(values.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
     nodes = [
         helper.make_node("Conv", ["data", "kernel"], ["features"], name="conv", strides=[8, 8]),
@@ -72,7 +73,7 @@ def image_classifier() -> onnx.ModelProto:
         helper.make_node("MatMul", ["flat", "weight"], ["logits"], name="classify"),
     ]
     data = helper.make_tensor_value_info("data", TensorProto.FLOAT, ["batch", 3, "height", "width"])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1000])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
     graph = helper.make_graph(nodes, "net", [data], [logits], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 

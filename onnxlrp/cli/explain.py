@@ -112,9 +112,9 @@ def explain(
             raise click.UsageError("--similar-to goes with image files as DATA, or with --text.")
         from onnxlrp.explain.similar import SimilarTo
 
-        common["similar_to"] = SimilarTo(tokenizer=text["tokenizer"], **similar)
+        common["similar_to"] = SimilarTo(tokenizer=text["tokenizer"], images=ImageOptions(**image), **similar)
     elif any(value is not None for value in similar.values()):
-        raise click.UsageError("--other-model, --other-output and --pooling go with --similar-to.")
+        raise click.UsageError("--other-model, --other-output, --pairs and --pooling go with --similar-to.")
     asked = {**common, **request, "top": top, **({"data": by_name} if by_name else {})}
     results: Any
     with counting("Explaining") as progress:

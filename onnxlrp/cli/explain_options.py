@@ -81,6 +81,15 @@ def _spectrogram(_ctx: click.Context, _parameter: click.Parameter, text: str | N
     return parse_spectrogram(text)
 
 
+def parse_count(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """`all`, which is 0, or a positive number."""
+    if text is None or text == "all":
+        return None if text is None else 0
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise click.BadParameter(f"{text!r} is no count; write all, or a number such as 16")
+    return int(text)
+
+
 _IMAGE = (
     click.option(
         "--preprocess",
@@ -196,6 +205,14 @@ _SIMILAR = (
         help="With --other-model: the embedding among its outputs.  [default: the first one made of floats]",
     ),
     click.option(
+        "--pairs",
+        "in_pairs",
+        callback=parse_count,
+        metavar="all|N",
+        help="With --similar-to: also share the cosine among pairs of tokens, or of cells of both images (BiLRP), with "
+        "one pass for each number of the embeddings, or for the N that count most.",
+    ),
+    click.option(
         "--pooling",
         type=click.Choice(["mean", "first", "last", "none"]),
         help="With --similar-to: how the vectors of tokens or places become an embedding.  [default: mean, for an "
@@ -221,7 +238,8 @@ def table_options(command: Callback) -> Callback:
 
 def similar_options(command: Callback) -> Callback:
     """The options for a cosine; the command receives them as `similar`, fields of SimilarTo."""
-    return gathered(command, _SIMILAR, "similar", similar_to="what", other_model="model", other_output="output")
+    names = {"similar_to": "what", "other_model": "model", "other_output": "output", "in_pairs": "pairs"}
+    return gathered(command, _SIMILAR, "similar", **names)
 
 
 def gathered(

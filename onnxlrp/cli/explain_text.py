@@ -30,15 +30,6 @@ def parse_feed(_ctx: click.Context, _parameter: click.Parameter, pairs: tuple[st
     return found
 
 
-def parse_count(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    """`all`, which is 0, or a positive number."""
-    if text is None or text == "all":
-        return None if text is None else 0
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise click.BadParameter(f"{text!r} is no count; write all, or a number such as 16")
-    return int(text)
-
-
 _TEXT = (
     click.option(
         "--text",
@@ -75,13 +66,6 @@ _TEXT = (
         type=click.IntRange(min=1),
         metavar="N",
         help="Text: let a language model go on by up to N tokens, and explain each by all that came before it.",
-    ),
-    click.option(
-        "--pairs-of-tokens",
-        callback=parse_count,
-        metavar="all|N",
-        help="Text, with --similar-to: also share the cosine among pairs of tokens, with one pass for each number of "
-        "the embeddings, or for the N that count most.",
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.aim import Aim
-from onnxlrp.explain.embedding import Embedding, pool_for
+from onnxlrp.explain.cells import CellPairs, Partner, cell_pairs
+from onnxlrp.explain.embedding import Embedding, Pool, pool_for
 from onnxlrp.explain.feeds import Value, feeds_for
 from onnxlrp.explain.job import Job
 from onnxlrp.explain.layout import ImageInput, find_image_input
@@ -51,7 +53,8 @@ def explain_images(
     `data` fills the model's other inputs by name; images then go through one by one.
     `mask` is an image as large as the photo: explained is the sum of the class `target` over the positions of an output
     map that lie in it, or without a target the sum of the largest class at each of them.
-    With `similar_to` explained is the cosine between the embedding of each image and that one.
+    With `similar_to` explained is the cosine between the embedding of each image and that one; an image goes through
+    `model` like the others, or through a model of its own with the options of `similar_to`.
     `out_dir` is made when missing. `labels` is a file, a sequence of names or "imagenet"; `top` how many
     classes each result lists.
 
@@ -77,10 +80,15 @@ def explain_images(
 
 @dataclass(frozen=True)
 class Seeding:
-    """What explains more than an element of an output: a session that takes a seed, and what seeds are made of."""
+    """What explains more than an element of an output: a session that takes a seed, and what seeds are made of.
+
+    `pairs` shares what was found for one image among pairs of cells: (image input, feeds, explained output) of a batch
+    that holds this image.
+    """
 
     explainer: Explainer
     aim: Aim
+    pairs: Callable[[ImageInput, Mapping[str, np.ndarray], np.ndarray], CellPairs] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,7 @@ def _opened(
     if mask is None and similar_to is None:
         explainer, job = open_model(model, asked, labels, top)
         return _Opened(explainer, job, _others(explainer, data, options))
+    pairs = None
     if similar_to is None:
         if asked.get("position") is not None or asked.get("rather_than") is not None:
             raise UsageError("a mask is the target: leave position and rather-than out")
@@ -116,31 +125,38 @@ def _opened(
     else:
         if mask is not None:
             raise UsageError("a mask and a cosine are both what is explained: give one of them")
-        check_similar(similar_to, asked)
+        check_similar(similar_to, asked, "image")
         scout, seeded, job = open_seeded(model, asked, labels, top, "the cosine")
         others = _others(scout, data, options)
-        aim = Likeness(_embedding(similar_to, scout, others, options, asked), similar_to.pooling)
+        if similar_to.settled:
+            aim = Likeness(embed_elsewhere(similar_to, asked), similar_to.pooling)
+        else:
+            pool, partner = _partner(similar_to, scout, others, options)
+            aim = Likeness(Embedding(similar_to.name, pool.vectors(partner.explained)[0]), similar_to.pooling)
+            if similar_to.pairs is not None:
+                pairs = partial(cell_pairs, seeded, pool, partner)
     job = replace(job, aim=aim.words(job.labels), aim_tag=aim.tag, top=job.top if aim.has_classes else 0)
-    return _Opened(scout, job, others, Seeding(seeded, aim))
+    return _Opened(scout, replace(job, in_pairs=pairs is not None), others, Seeding(seeded, aim, pairs))
 
 
 def _others(explainer: Explainer, data: Mapping[str, Value], options: ImageOptions) -> dict[str, np.ndarray]:
     return {name: feed.array for name, feed in feeds_for(explainer, data, options).items()}
 
 
-def _embedding(
-    similar: SimilarTo, scout: Explainer, others: Mapping[str, np.ndarray], options: ImageOptions, asked: Asked
-) -> Embedding:
-    """What the images are compared with; an image goes through their own model where no other one is named."""
-    if similar.settled:
-        return embed_elsewhere(similar, options, asked)
+def _partner(
+    similar: SimilarTo, scout: Explainer, others: Mapping[str, np.ndarray], options: ImageOptions
+) -> tuple[Pool, Partner]:
+    """The image that the others are compared with, seen through their own model."""
     if similar.path is None:
         raise UsageError(f"the model takes images: name another model that embeds the text {similar.name}")
     taken = _image_input(scout, others, options)
-    feed = feeds_for(scout, {taken.name: similar.path}, options)[taken.name].array
-    output = scout.explain({taken.name: feed, **others}).explained_output
+    feed = feeds_for(scout, {taken.name: similar.path}, options)[taken.name]
+    feeds = {taken.name: feed.array, **others}
+    output = scout.explain(feeds).explained_output
     pool = pool_for(similar.pooling, None if output is None else output.shape, axis=width_axis(taken.layout))
-    return Embedding(similar.name, pool.vectors(np.asarray(output))[0])
+    if output is None or feed.photo is None:
+        raise UsageError(f"{similar.name} has no embedding here: the model does not return what is explained")
+    return pool, Partner(feed.photo, feeds, output, similar.pairs or 0)
 
 
 def _image_input(explainer: Explainer, others: Mapping[str, np.ndarray], options: ImageOptions) -> ImageInput:
@@ -208,6 +224,7 @@ def _run(
     feeds = {recipe.image_input.name: stacked, **others}
     found = run(explainer, job, feeds)
     details: Sequence[str] = [""] * len(batch)
+    explained: np.ndarray | None = None
     if seeding is not None:
         explained, layout = found.explained_output, recipe.image_input.layout
         if explained is None:
@@ -217,4 +234,9 @@ def _run(
     for index, (prepared, detail) in enumerate(zip(batch, details, strict=False)):
         relevance = {name: sample_of(value, index, size) for name, value in found.relevance.items()}
         answer = replace(answer_of(found, index, size), detail=detail)
-        yield Sample(prepared, relevance.pop(recipe.image_input.name), answer, relevance)
+        pairs = None
+        if seeding is not None and seeding.pairs is not None and explained is not None:
+            alone = np.repeat(prepared.array[None], recipe.image_input.batch or 1, axis=0)
+            rolled = np.roll(explained, -index, axis=0)[: len(alone)]
+            pairs = seeding.pairs(recipe.image_input, {**feeds, recipe.image_input.name: alone}, rolled)
+        yield Sample(prepared, relevance.pop(recipe.image_input.name), answer, relevance, pairs)

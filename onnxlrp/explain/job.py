@@ -18,6 +18,7 @@ class Job:
     `target_each_run`: the model takes the target with every run (it was converted with the target "input").
     `rather_than`: explained is the difference of the target to this one.
     `part`: what else file names say of what is explained, such as a cosine.
+    `in_pairs`: images are compared with another one, pair by pair of their cells.
     `through`: the channels of hidden tensors that relevance is restricted to, in words.
     `aim` and `aim_tag`: what is explained in place of a target, in words and in file names.
     """
@@ -32,6 +33,7 @@ class Job:
     aim: str = ""
     aim_tag: str = ""
     part: str = ""
+    in_pairs: bool = False
     through: str = ""
 
     @property

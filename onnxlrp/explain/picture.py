@@ -98,7 +98,17 @@ def _at_size(values: np.ndarray, size: tuple[int, int], draw: Callable[[np.ndarr
     return draw(np.asarray(image, dtype=np.float64))
 
 
+def in_gray(photo: Image.Image) -> Image.Image:
+    """The photo in gray, paler than it is, so that both ends of the scale stand out on it."""
+    return Image.fromarray(np.rint(_ground(photo)).astype(np.uint8))
+
+
+def _ground(photo: Image.Image) -> np.ndarray:
+    """[height, width, 3], float64."""
+    light = 72.0 + 0.68 * np.asarray(photo.convert("L"), dtype=np.float64)[:, :, None]
+    result: np.ndarray = np.repeat(light, 3, axis=2)
+    return result
+
+
 def _overlay(values: np.ndarray, photo: Image.Image, scale: Scale) -> Image.Image:
-    gray = np.asarray(photo.convert("L"), dtype=np.float64)[:, :, None]
-    light = 72.0 + 0.68 * gray  # paler than the photo, so that both ends of the scale stand out
-    return Image.fromarray(scale.over(np.repeat(light, 3, axis=2), values))
+    return Image.fromarray(scale.over(_ground(photo), values))

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxlrp.errors import OnnxLrpError
 from onnxlrp.explain.answer import DOT, Answer, Subject, TopClass, read_answer
+from onnxlrp.explain.cells import CellPairs, pairs_picture
 from onnxlrp.explain.colours import scale_for
 from onnxlrp.explain.files import npz, png, write
 from onnxlrp.explain.job import Job, beside
@@ -46,18 +47,20 @@ class Sample:
     """The result for one image, without batch axes.
 
     `relevance` has the input's shape, with `top:K` one such map per class. `others` is the relevance of the model's
-    other explained inputs, by name.
+    other explained inputs, by name, `pairs` what pairs of cells add to a cosine.
     """
 
     prepared: Prepared
     relevance: np.ndarray
     answer: Answer
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pairs: CellPairs | None = None
 
 
 def planned_files(prefix: Path, job: Job) -> Iterator[Path]:
     """Every file that `write_sample` writes for this prefix."""
-    return job.planned(prefix, (".png", ".overlay.png", ".heatmap.png"), (".npz",))
+    pairs = (".pairs.png",) if job.in_pairs else ()
+    return job.planned(prefix, (".png", ".overlay.png", ".heatmap.png"), (*pairs, ".npz"))
 
 
 def write_sample(prefix: Path, sample: Sample, recipe: Recipe, job: Job) -> ImageResult:
@@ -88,6 +91,11 @@ def write_sample(prefix: Path, sample: Sample, recipe: Recipe, job: Job) -> Imag
         extras.append((beside(stem, ".heatmap.png"), png(heatmap_picture(heat, scale))))
         if scale.empty:
             notes.append(f"{subject.heading}: all relevance is zero")
+    if sample.pairs is not None:
+        subject = reading.subjects[0]
+        caption = Caption(subject.heading, subject.detail, (_origin(sample, recipe, job),))
+        picture = pairs_picture(sample.prepared, sample.pairs, caption)
+        extras.append((beside(prefix, ".pairs.png"), png(picture)))
     arrays = beside(prefix, ".npz")
     extras.append((arrays, _npz(sample, recipe, job, reading.subjects)))
     for path, content in (*pictures, *extras):
@@ -118,7 +126,8 @@ def _origin(sample: Sample, recipe: Recipe, job: Job) -> str:
 def _npz(sample: Sample, recipe: Recipe, job: Job, subjects: Sequence[Subject]) -> bytes:
     """Arrays of one sample without batch axis:
 
-    `relevance`, `input`, `explained_output`, `output/<name>`, `relevance/<name>` (other inputs), `settings` (JSON).
+    `relevance`, `input`, `explained_output`, `output/<name>`, `relevance/<name>` (other inputs), `pairs` (rows and
+    columns of cells, then those of the other image), `settings` (JSON).
     """
     settings = {
         "image": str(sample.prepared.photo.path),
@@ -139,5 +148,6 @@ def _npz(sample: Sample, recipe: Recipe, job: Job, subjects: Sequence[Subject]) 
         **({} if sample.answer.explained is None else {"explained_output": sample.answer.explained}),
         **{f"output/{name}": value for name, value in sample.answer.outputs.items()},
         **{f"relevance/{name}": value for name, value in sample.others.items()},
+        **({} if sample.pairs is None else {"pairs": sample.pairs.values.astype(np.float32)}),
     }
     return npz(arrays)

@@ -33,6 +33,9 @@ class SimilarTo:
         model: the model that embeds it, where that is another one than the model that is explained.
         output: the embedding among the outputs of that model; None: the first one made of floats.
         tokenizer: for a text: the tokenizer.json of that model; `feed` its inputs, as in `TextOptions`.
+        images: how the file of an image becomes numbers for the model that embeds it.
+        pairs: the cosine is shared among pairs of tokens, or of cells of both images, as well, with one pass for each
+            of so many numbers of the embeddings, those with the largest products; 0 for all of them, None for no pairs.
         pooling: how the explained output becomes an embedding: mean, first, last or none; None goes by the shape.
     """
 
@@ -41,6 +44,8 @@ class SimilarTo:
     output: str | None = None
     tokenizer: str | Path | None = None
     feed: Mapping[str, str] = field(default_factory=dict)
+    images: ImageOptions = field(default_factory=ImageOptions)
+    pairs: int | None = None
     pooling: str | None = None
 
     @property
@@ -115,7 +120,7 @@ def width_axis(layout: Layout) -> int:
     return 3 if layout == "nhwc" else 1
 
 
-def check_similar(similar: SimilarTo, asked: Asked) -> None:
+def check_similar(similar: SimilarTo, asked: Asked, explained: Kind) -> None:
     """Raises UsageError where more than the cosine is asked for, and for options that do not go with what is given."""
     if any(asked.get(name) is not None for name in ("target", "position", "rather_than", "axis")):
         raise UsageError("what is explained is the cosine: leave target, axis, position and rather-than out")
@@ -123,11 +128,13 @@ def check_similar(similar: SimilarTo, asked: Asked) -> None:
         raise UsageError(f"{similar.name} is an embedding already: leave the other model out")
     if similar.model is None and similar.output is not None:
         raise UsageError("the other output is one of the other model: name that model too")
+    if similar.pairs is not None and (similar.settled or similar.kind != explained):
+        raise UsageError(f"pairs are those of two {explained}s that one model embeds; {similar.name} is none")
     if similar.pooling not in (None, *POOLINGS):
         raise UsageError(f"pooling is one of {', '.join(POOLINGS)}, not {similar.pooling!r}")
 
 
-def embed_elsewhere(similar: SimilarTo, options: ImageOptions, asked: Asked) -> Embedding:
+def embed_elsewhere(similar: SimilarTo, asked: Asked) -> Embedding:
     """The embedding of what needs nothing of the explained model.
 
     Raises UsageError for files and texts that the other model does not take.
@@ -141,8 +148,8 @@ def embed_elsewhere(similar: SimilarTo, options: ImageOptions, asked: Asked) -> 
     model = ForwardModel(similar.model, asked.get("providers"))
     axis, count = 1, None
     if similar.kind == "image":
-        taken = find_image_input(model.input_names, model.input_shapes, model.input_types, options.layout)
-        feeds = {taken.name: feeds_for(model, {taken.name: Path(similar.what)}, options)[taken.name].array}
+        taken = find_image_input(model.input_names, model.input_shapes, model.input_types, similar.images.layout)
+        feeds = {taken.name: feeds_for(model, {taken.name: Path(similar.what)}, similar.images)[taken.name].array}
         axis = width_axis(taken.layout)
     else:
         if similar.tokenizer is None:

@@ -41,8 +41,6 @@ class TextOptions:
         generate: how many tokens a language model is to generate, each with a map of its own.
         similar_to: explained is the cosine between the embeddings of the text and of this one: another text, the file
             of an embedding, or what another model embeds.
-        pairs_of_tokens: with `similar_to`: the cosine is shared among pairs of tokens as well, with one pass for each
-            of so many numbers of the embeddings, the ones with the largest products; 0 for all of them.
     """
 
     tokenizer: str | Path
@@ -52,7 +50,6 @@ class TextOptions:
     rather_than_token: str | None = None
     generate: int = 0
     similar_to: SimilarTo | None = None
-    pairs_of_tokens: int | None = None
 
 
 def explain_texts(
@@ -109,9 +106,7 @@ def _check(texts: Sequence[str], options: TextOptions, asked: Asked) -> None:
             "what is explained of two similar texts is their cosine: leave pairs, targets, positions and generate out"
         )
     if options.similar_to is not None:
-        check_similar(options.similar_to, asked)
-    if options.pairs_of_tokens is not None and (options.similar_to is None or not options.similar_to.is_own_text):
-        raise UsageError("pairs of tokens are those of two texts that one model embeds: name a text to be similar to")
+        check_similar(options.similar_to, asked, "text")
     if options.generate and targeted:
         raise UsageError("a generated text explains each of its tokens: leave target, token and position out")
 
@@ -142,12 +137,12 @@ def _opened(
     """What explains one text, or a pair, and what all of them share."""
     similar = options.similar_to
     if similar is not None and not similar.is_own_text:
-        vector = embed_elsewhere(similar, ImageOptions(), asked)
+        vector = embed_elsewhere(similar, asked)
         lone = open_lone(model, asked, top, tokenizer, options.feed, data, similar.pooling, vector)
         return lambda text, _: lone.explain(text), lone.job
     if similar is not None:
-        other, pairs = str(similar.what), options.pairs_of_tokens
-        towers = open_towers(model, asked, top, tokenizer, options.feed, data, similar.pooling, pairs)
+        other = str(similar.what)
+        towers = open_towers(model, asked, top, tokenizer, options.feed, data, similar.pooling, similar.pairs)
         return lambda text, _: towers.explain(text, other), towers.job
     opened = _open(model, asked, options, data, labels, top, tokenizer)
     job = replace(opened.job, part="generated") if options.generate else opened.job

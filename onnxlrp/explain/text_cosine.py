@@ -2,7 +2,7 @@
 
 The cosine u v / (|u| |v|) is linear in u while the norms stand still, which is the usual rule for normalisations. So
 one pass through the model of each text, seeded with the embedding of the other over both norms, shares the cosine among
-its tokens. `text_pairs` goes on to pairs of tokens. Of a text and an embedding that is there already, one pass does it.
+its tokens. `pairs` goes on to pairs of tokens. Of a text and an embedding that is there already, one pass does it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from onnxlrp.explain.answer import Reading, Subject
 from onnxlrp.explain.embedding import Embedding, Pool, pool_for
 from onnxlrp.explain.feeds import Value, feeds_for
 from onnxlrp.explain.job import Job
+from onnxlrp.explain.pairs import Way, pairs_of_parts
 from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.session import Asked, Explainer, Model, open_seeded
 from onnxlrp.explain.text_inputs import find_text_inputs
 from onnxlrp.explain.text_model import TextModel
-from onnxlrp.explain.text_pairs import Way, pairs_of_tokens
 from onnxlrp.explain.text_results import Found, Pass
 from onnxlrp.explain.text_tokens import Encoded, TextTokenizer
 
@@ -73,7 +73,7 @@ class Towers:
                 _way(tower, texts, raw[k], pools[k], k if together else 0, len(encoded[k].ids))
                 for k, (tower, texts) in enumerate(ways)
             )
-            pairs = pairs_of_tokens((first_way, second_way), vectors, self.numbers)
+            pairs = pairs_of_parts((first_way, second_way), vectors, self.numbers)
         cosine = Embedding("", vectors[1]).cosine(vectors[0][None])[0]
         arrays = {"cosine": np.asarray(cosine), "embeddings": np.stack(vectors).astype(np.float32)}
         said = tuple(note for found in notes for note in found)
@@ -187,7 +187,13 @@ def _aimed(pool: Pool, output: np.ndarray, other: Embedding) -> tuple[np.ndarray
 def _way(tower: Tower, texts: tuple[Encoded, ...], output: np.ndarray, pool: Pool, group: int, count: int) -> Way:
     feeds, _ = tower.scout.feeds(texts)
     ids = tower.scout.inputs.ids[group]
-    return Way(tower.seeded, feeds, ids, count, lambda direction: pool.seeds(output.shape, direction[None]))
+    return Way(
+        tower.seeded,
+        feeds,
+        ids,
+        lambda relevance: relevance[:, :count],
+        lambda direction: pool.seeds(output.shape, direction[None]),
+    )
 
 
 def _pass(

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.similar import SimilarTo
 from onnxlrp.explain.text import TextOptions
 from tests.cli.conftest import Run
@@ -39,11 +40,12 @@ def test_every_option_is_handed_on(run: Run, received: dict[str, Any]) -> None:
     stated = ["--tokenizer", "t.json", "--text", "a", "--text", "b", "--text-pair", "c", "--text-pair", "d"]
     stated += ["--feed", "x=ids", "--feed", "y:0=pair-mask", "--token", " Paris", "--rather-than-token", "London"]
     stated += ["--generate", "3", "--data", "z=1", "--position", "last", "--similar-to", "e", "--pooling", "first"]
-    stated += ["--other-model", "o.onnx", "--other-output", "v"]
+    stated += ["--other-model", "o.onnx", "--other-output", "v", "--preprocess", "clip"]
     result = run("explain", "m.onnx", *stated, "-o", "out", "--top", "2", "--labels", "l.txt", "--rules", "epsilon")
     assert result.exit_code == 0, result.stderr
     feed = {"x": "ids", "y:0": "pair-mask"}
-    similar = SimilarTo("e", "o.onnx", "v", "t.json", pooling="first")
+    images = ImageOptions(preset="clip")
+    similar = SimilarTo("e", "o.onnx", "v", "t.json", images=images, pooling="first")
     options = TextOptions("t.json", ("c", "d"), feed, " Paris", "London", 3, similar)
     assert received == {
         "model": "m.onnx", "texts": ("a", "b"), "options": options, "data": {"z": "1"}, "out_dir": "out", "top": 2,

@@ -36,6 +36,10 @@ def pooled(options: TextOptions, pooling: str | None) -> TextOptions:
     return replace(options, similar_to=SimilarTo("weather is fine", pooling=pooling))
 
 
+def in_pairs(options: TextOptions, numbers: int) -> TextOptions:
+    return replace(options, similar_to=SimilarTo("weather is fine", pairs=numbers))
+
+
 def relevance(result: TextResult, k: int) -> Array:
     return np.array([token.relevance for token in result.maps[k].tokens])
 
@@ -115,7 +119,7 @@ def test_what_has_no_cosine(tmp_path: Path, options: TextOptions) -> None:
 def test_pairs_of_tokens_share_the_cosine(tmp_path: Path, options: TextOptions, numbers: int) -> None:
     """Without layers between, R_ij = x_i . y_j / (|u| |v|), over the numbers that are explained."""
     model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
-    result = explained(tmp_path, model, replace(options, pairs_of_tokens=numbers))
+    result = explained(tmp_path, model, in_pairs(options, numbers))
     first, other = TABLE[FIRST], TABLE[OTHER]
     u, v = first.sum(0), other.sum(0)
     kept = np.argsort(-np.abs(u * v))[: numbers or None]
@@ -131,18 +135,12 @@ def test_pairs_of_tokens_of_two_towers_add_up_to_the_cosine(tmp_path: Path, opti
       b = Gather(second, b_input_ids) v = ReduceSum <keepdims = 0> (b, axis)
     """
     model = written(nodes, f"{SIZE} a_input_ids, int64[N,D] b_input_ids", "float[N,4] u, float[N,4] v")
-    wanted = replace(options, pairs_of_tokens=0)
+    wanted = in_pairs(options, 0)
     result = explained(tmp_path, model, wanted, outputs=["u", "v"])
     assert np.array(result.pairs).shape == (5, 5)
     assert np.array(result.pairs).sum() == pytest.approx(result.maps[0].total, rel=1e-4)
     np.testing.assert_allclose(np.array(result.pairs).sum(1), relevance(result, 0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(np.array(result.pairs).sum(0), relevance(result, 1), rtol=1e-4, atol=1e-6)
-
-
-def test_pairs_of_tokens_need_a_second_text(tmp_path: Path, options: TextOptions) -> None:
-    model = written(SUMMED, f"{SIZE} input_ids", "float[N,4] embedding")
-    with pytest.raises(UsageError, match="similar"):
-        explained(tmp_path, model, replace(options, similar_to=None, pairs_of_tokens=0))
 
 
 def test_a_text_and_an_embedding_that_is_there_already(tmp_path: Path, options: TextOptions) -> None:
@@ -184,6 +182,11 @@ def test_towers_in_two_files(tmp_path: Path, options: TextOptions, pooled_by_oth
         (SimilarTo("a b", output="v"), "the other output is one of the other model"),
         (SimilarTo(np.ones(4), model="x.onnx"), "is an embedding already: leave the other model out"),
         (SimilarTo("a b", model="none.onnx"), "none.onnx"),
+        (
+            SimilarTo(np.ones(4), pairs=0),
+            "pairs are those of two texts that one model embeds; the given embedding is none",
+        ),
+        (SimilarTo("a b", model="none.onnx", pairs=0), "pairs are those of two texts that one model embeds"),
     ],
 )
 def test_what_nothing_can_be_compared_with(

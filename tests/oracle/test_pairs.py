@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from onnxlrp import Explainer
-from onnxlrp.explain.text_pairs import Way, pairs_of_tokens
+from onnxlrp.explain.pairs import Way, pairs_of_parts
 from tests.oracle.modified_gradient import token_relevance
 from tests.oracle.transformer_models import ACTIVATIONS, case, export
 from tests.support.evaluate import relative_l2
@@ -30,7 +30,7 @@ def test_pairs_of_tokens_of_a_transformer(tmp_path: Path) -> None:
             made[0, 0] = direction
             return made
 
-        ways.append(Way(explainer, {"ids": ids, "mask": mask}, "ids", ids.shape[1], seed))
+        ways.append(Way(explainer, {"ids": ids, "mask": mask}, "ids", lambda relevance: relevance, seed))
         inputs = (torch.from_numpy(ids), torch.from_numpy(mask))
         with torch.no_grad():
             vectors.append(runner(*inputs)[0, 0].numpy())
@@ -44,4 +44,4 @@ def test_pairs_of_tokens_of_a_transformer(tmp_path: Path) -> None:
         rows.append(np.stack([r.numpy() for r in each]))
     norms = np.linalg.norm(vectors[0]) * np.linalg.norm(vectors[1])
     expected = np.einsum("mi,mj->ij", *rows) / norms
-    assert relative_l2(pairs_of_tokens((ways[0], ways[1]), vectors, 0), expected) < 1e-4
+    assert relative_l2(pairs_of_parts((ways[0], ways[1]), vectors, 0), expected) < 1e-4
