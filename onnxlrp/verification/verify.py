@@ -19,6 +19,7 @@ from onnxlrp.check.save import save
 from onnxlrp.check.strip import strip
 from onnxlrp.compile import Converted, compile_model
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT
+from onnxlrp.emit.ledger import COLUMNS
 from onnxlrp.errors import ModelReadError, UsageError
 from onnxlrp.graph.view import Graph
 from onnxlrp.planning.concepts import MaskLike
@@ -160,11 +161,11 @@ def _of_converted(source: Source) -> _Subject:
 
 def _session(model: onnx.ModelProto, source: Source, optimised: bool, providers: Sequence[str] | None) -> Any:
     if source.base_dir is None:
-        return open_session(model, providers, optimised=optimised)
+        return open_session(model, providers, optimised=optimised, arena=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         save(model, path, source)
-        return open_session(path, providers, optimised=optimised)
+        return open_session(path, providers, optimised=optimised, arena=False)
 
 
 def _ledger_session(model: onnx.ModelProto, source: Source, providers: Sequence[str] | None) -> Any:
@@ -287,11 +288,9 @@ def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers:
     batch = _batch_check(graph, session, full, relevance)
     del session
     checks.append(_finite_check(relevance))
-    rows = _run(
-        _ledger_session(kept.model, subject.source, providers),
-        _with_added_inputs(kept.model, feeds, explained),
-    )
-    ledger, worst = _ledger_check(kept, rows[LEDGER_OUTPUT])
+    session = _ledger_session(kept.model, subject.source, providers)
+    rows = _ledger_rows(kept, graph, session, _with_added_inputs(kept.model, feeds, explained))
+    ledger, worst = _ledger_check(kept, rows)
     checks += [ledger, batch]
     return Report(tuple(checks), worst)
 
@@ -348,6 +347,27 @@ def _finite_check(relevance: Mapping[str, Array]) -> Check:
     return Check("finite relevance", bad == 0, float(bad), 0.0, detail)
 
 
+def _ledger_rows(kept: Converted, graph: Graph, session: Any, feeds: Mapping[str, Array]) -> Array:
+    """The ledger of all samples, [steps, 7].
+
+    A ledger reads nearly every tensor, which are all kept until the end: for the sake of memory samples go one by one.
+    """
+    runs = [_run(session, one)[LEDGER_OUTPUT] for one in _one_by_one(graph, feeds)]
+    total: Array = np.sum(runs, axis=0)
+    if kept.plan.settings.get("normalize"):
+        other = COLUMNS.index("other")
+        total[:, other] = np.max([rows[:, other] for rows in runs], axis=0)
+    return total
+
+
+def _one_by_one(graph: Graph, feeds: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """The samples apart; all together where the batch is fixed."""
+    own = {n: a for n, a in feeds.items() if n in graph.inputs}
+    if not has_open_batch(graph, own):
+        return [dict(feeds)]
+    return [{n: a[i : i + 1] for n, a in feeds.items()} for i in range(next(iter(own.values())).shape[0])]
+
+
 def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode, ...]]:
     lines, normalised = [], kept.plan.settings.get("normalize")
     for step, row in zip(kept.plan.steps, rows.tolist(), strict=True):
@@ -369,15 +389,15 @@ def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode,
 
 def _batch_check(graph: Graph, session: Any, feeds: Mapping[str, Array], together: Mapping[str, Array]) -> Check:
     name = "batch independence"
-    own = {n: a for n, a in feeds.items() if n in graph.inputs}
-    if not has_open_batch(graph, own):
+    if not has_open_batch(graph, {n: a for n, a in feeds.items() if n in graph.inputs}):
         return Check(name, True, None, None, "not applicable: the batch size is fixed")
-    count = next(iter(own.values())).shape[0]
+    samples = _one_by_one(graph, feeds)
+    count = len(samples)
     if count < 2:
         return Check(name, True, None, None, "not applicable: one sample only")
     worst = 0.0
-    for i in range(count):
-        alone = _run(session, {n: a[i : i + 1] for n, a in feeds.items()})
+    for i, sample in enumerate(samples):
+        alone = _run(session, sample)
         # Unlike max() this lets a NaN through.
         worst = float(np.max([worst, *(_relative(alone[n], a[i : i + 1]) for n, a in together.items())]))
     return Check(name, worst <= BATCH_LIMIT, worst, BATCH_LIMIT, f"{count} samples alone and together")

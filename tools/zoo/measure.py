@@ -55,6 +55,10 @@ def measure(
         lines = str(error).splitlines()
         spent = time.perf_counter() - started
         return Row(name, exporter, nodes, spent, reason="; ".join(lines[:3]), stage="convert")
+    except OnnxLrpError as error:
+        trouble = _trouble_of_original(path, sample)
+        stage, reason = ("run", trouble) if trouble else ("convert", short(error))
+        return Row(name, exporter, nodes, reason=reason, stage=stage)
     seconds = time.perf_counter() - started
     tell("verify")
     try:
