@@ -289,7 +289,9 @@ def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers:
     del session
     checks.append(_finite_check(relevance))
     session = _ledger_session(kept.model, subject.source, providers)
-    rows = _ledger_rows(kept, graph, session, _with_added_inputs(kept.model, feeds, explained))
+    full = _with_added_inputs(kept.model, feeds, explained)
+    # Samples that depend on one another make a ledger only together.
+    rows = _ledger_rows(kept, session, _one_by_one(graph, full) if batch.passed else [full])
     ledger, worst = _ledger_check(kept, rows)
     checks += [ledger, batch]
     return Report(tuple(checks), worst)
@@ -347,12 +349,12 @@ def _finite_check(relevance: Mapping[str, Array]) -> Check:
     return Check("finite relevance", bad == 0, float(bad), 0.0, detail)
 
 
-def _ledger_rows(kept: Converted, graph: Graph, session: Any, feeds: Mapping[str, Array]) -> Array:
-    """The ledger of all samples, [steps, 7].
+def _ledger_rows(kept: Converted, session: Any, samples: Sequence[Mapping[str, Array]]) -> Array:
+    """The ledger of all samples together, [steps, 7].
 
-    A ledger reads nearly every tensor, which are all kept until the end: for the sake of memory samples go one by one.
+    A ledger reads nearly every tensor, which are all kept until the end, so that samples one by one take less memory.
     """
-    runs = [_run(session, one)[LEDGER_OUTPUT] for one in _one_by_one(graph, feeds)]
+    runs = [_run(session, one)[LEDGER_OUTPUT] for one in samples]
     total: Array = np.sum(runs, axis=0)
     if kept.plan.settings.get("normalize"):
         other = COLUMNS.index("other")
