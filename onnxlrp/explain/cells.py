@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from onnxlrp.explain.colours import Scale
-from onnxlrp.explain.embedding import Pool
+from onnxlrp.explain.embedding import Pool, pool_for, width_axis
 from onnxlrp.explain.layout import ImageInput
 from onnxlrp.explain.page import BAR_TEXT, BAR_WIDTH, MARGIN, SMALL, Caption, colour_bar, label, leading, outline, page
 from onnxlrp.explain.pairs import Way, pairs_of_parts
@@ -26,22 +26,6 @@ _BETWEEN, _SHARP = 120, 3
 
 
 @dataclass(frozen=True)
-class Partner:
-    """The image that others are compared with.
-
-    Attributes:
-        feeds: the model's inputs for it alone, in a batch as large as the model asks for.
-        explained: the output that its embedding is in, for the whole batch.
-        numbers: how many numbers of the embeddings are explained; 0 for all.
-    """
-
-    prepared: Prepared
-    feeds: Mapping[str, np.ndarray]
-    explained: np.ndarray
-    numbers: int
-
-
-@dataclass(frozen=True)
 class CellPairs:
     """What each pair of cells adds to a cosine: [rows, columns] of the image by [rows, columns] of its partner."""
 
@@ -49,33 +33,59 @@ class CellPairs:
     values: np.ndarray
 
 
-def cell_pairs(
-    seeded: Explainer,
-    pool: Pool,
-    partner: Partner,
-    taken: ImageInput,
-    feeds: Mapping[str, np.ndarray],
-    explained: np.ndarray,
-) -> CellPairs:
-    """The cosine of an image to its partner, shared among the pairs of their cells.
+@dataclass(frozen=True)
+class Seen:
+    """An image and the output with its embedding, where it is the first of a batch as large as the model asks for.
 
-    Args:
-        feeds, explained: of the image, as `Partner` has them.
+    `feeds` are all inputs of that batch.
     """
-    grid: list[tuple[int, int]] = []
 
-    def parts(relevance: np.ndarray) -> np.ndarray:
-        cells = in_cells(np.stack([taken.over_channels(one) for one in relevance]))
-        grid.append((cells.shape[1], cells.shape[2]))
-        return cells.reshape(len(cells), -1)
+    photo: Prepared
+    feeds: Mapping[str, np.ndarray]
+    explained: np.ndarray
 
-    def seed(direction: np.ndarray) -> np.ndarray:
-        return pool.seeds(explained.shape, direction[None])
 
-    ways = [Way(seeded, given, taken.name, parts, seed) for given in (feeds, partner.feeds)]
-    vectors = [pool.vectors(output)[0] for output in (explained, partner.explained)]
-    found = pairs_of_parts((ways[0], ways[1]), vectors, partner.numbers)
-    return CellPairs(partner.prepared, found.reshape(*grid[0], *grid[-1]))
+@dataclass(frozen=True)
+class Pairing:
+    """What shares cosines to one image among pairs of cells.
+
+    Attributes:
+        seeded: the model with a seed on its output.
+        taken: its image input.
+        partner: the image that others are compared with.
+        numbers: how many numbers of the embeddings are explained; 0 for all.
+    """
+
+    seeded: Explainer
+    taken: ImageInput
+    pooling: str | None
+    partner: Seen
+    numbers: int
+
+    def pool(self, seen: Seen) -> Pool:
+        """How the embedding of an image comes out of its output."""
+        return pool_for(self.pooling, seen.explained.shape, axis=width_axis(self.taken.layout))
+
+    def of(self, image: Seen) -> CellPairs:
+        """The cosine of an image to the partner, shared among the pairs of their cells."""
+        both = (image, self.partner)
+        vectors = [self.pool(seen).vectors(seen.explained)[0] for seen in both]
+        first, other = (self._way(seen) for seen in both)
+        found = pairs_of_parts((first, other), vectors, self.numbers)
+        grids = [in_cells(np.zeros((1, *self.taken.over_channels(seen.photo.array).shape))).shape[1:] for seen in both]
+        return CellPairs(self.partner.photo, found.reshape(*grids[0], *grids[1]))
+
+    def _way(self, seen: Seen) -> Way:
+        pool = self.pool(seen)
+
+        def parts(relevance: np.ndarray) -> np.ndarray:
+            cells = in_cells(np.stack([self.taken.over_channels(one) for one in relevance]))
+            return cells.reshape(len(cells), -1)
+
+        def seed(direction: np.ndarray) -> np.ndarray:
+            return pool.seeds(seen.explained.shape, direction[None])
+
+        return Way(self.seeded, seen.feeds, self.taken.name, parts, seed)
 
 
 def in_cells(maps: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.feeds import read_array_file
+from onnxlrp.explain.layout import Layout
 
 Array = np.ndarray
 
@@ -107,6 +108,11 @@ def pool_for(pooling: str | None, shape: Sequence[int] | None, count: int | None
     else:
         weights[0 if chosen == "first" else count - 1] = 1.0
     return Pool(axis, weights)
+
+
+def width_axis(layout: Layout) -> int:
+    """The axis of the width, of a map whose model takes images in that layout."""
+    return 3 if layout == "nhwc" else 1
 
 
 def read_embedding(path: Path) -> Embedding:

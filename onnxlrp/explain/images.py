@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.aim import Aim
-from onnxlrp.explain.cells import CellPairs, Partner, cell_pairs
-from onnxlrp.explain.embedding import Embedding, Pool, pool_for
+from onnxlrp.explain.cells import Pairing, Seen
+from onnxlrp.explain.embedding import Embedding
 from onnxlrp.explain.feeds import Value, feeds_for
 from onnxlrp.explain.job import Job
 from onnxlrp.explain.layout import ImageInput, find_image_input
@@ -23,7 +22,7 @@ from onnxlrp.explain.preprocess import ImageOptions, Prepared, Recipe, recipe_fo
 from onnxlrp.explain.region import read_region
 from onnxlrp.explain.results import ImageResult, Sample, planned_files, write_sample
 from onnxlrp.explain.session import Asked, Explainer, Model, answer_of, open_model, open_seeded, run, sample_of
-from onnxlrp.explain.similar import Likeness, SimilarTo, check_similar, embed_elsewhere, width_axis
+from onnxlrp.explain.similar import Likeness, SimilarTo, check_similar, embed_elsewhere
 
 #: Called with the number of images done and of all images; first with 0.
 Progress = Callable[[int, int], None]
@@ -82,13 +81,12 @@ def explain_images(
 class Seeding:
     """What explains more than an element of an output: a session that takes a seed, and what seeds are made of.
 
-    `pairs` shares what was found for one image among pairs of cells: (image input, feeds, explained output) of a batch
-    that holds this image.
+    `pairing` shares what was found for an image among pairs of cells.
     """
 
     explainer: Explainer
     aim: Aim
-    pairs: Callable[[ImageInput, Mapping[str, np.ndarray], np.ndarray], CellPairs] | None = None
+    pairing: Pairing | None = None
 
 
 @dataclass(frozen=True)
@@ -111,52 +109,56 @@ def _opened(
     mask: str | Path | None,
     similar_to: SimilarTo | None,
 ) -> _Opened:
+    if mask is not None and similar_to is not None:
+        raise UsageError("a mask and a cosine are both what is explained: give one of them")
     if mask is None and similar_to is None:
         explainer, job = open_model(model, asked, labels, top)
         return _Opened(explainer, job, _others(explainer, data, options))
-    pairs = None
-    if similar_to is None:
-        if asked.get("position") is not None or asked.get("rather_than") is not None:
-            raise UsageError("a mask is the target: leave position and rather-than out")
-        aim: Aim = read_region(str(mask), asked.get("target"), asked.get("axis"))
-        plain: Asked = {**asked, "target": None, "axis": None}
-        scout, seeded, job = open_seeded(model, plain, labels, top, "a mask as the target")
-        others = _others(scout, data, options)
-    else:
-        if mask is not None:
-            raise UsageError("a mask and a cosine are both what is explained: give one of them")
+    if similar_to is not None:
         check_similar(similar_to, asked, "image")
         scout, seeded, job = open_seeded(model, asked, labels, top, "the cosine")
         others = _others(scout, data, options)
-        if similar_to.settled:
-            aim = Likeness(embed_elsewhere(similar_to, asked), similar_to.pooling)
-        else:
-            pool, partner = _partner(similar_to, scout, others, options)
-            aim = Likeness(Embedding(similar_to.name, pool.vectors(partner.explained)[0]), similar_to.pooling)
-            if similar_to.pairs is not None:
-                pairs = partial(cell_pairs, seeded, pool, partner)
-    job = replace(job, aim=aim.words(job.labels), aim_tag=aim.tag, top=job.top if aim.has_classes else 0)
-    return _Opened(scout, replace(job, in_pairs=pairs is not None), others, Seeding(seeded, aim, pairs))
+        seeding = _towards(similar_to, scout, seeded, others, options, asked)
+    else:
+        if asked.get("position") is not None or asked.get("rather_than") is not None:
+            raise UsageError("a mask is the target: leave position and rather-than out")
+        region = read_region(str(mask), asked.get("target"), asked.get("axis"))
+        plain: Asked = {**asked, "target": None, "axis": None}
+        scout, seeded, job = open_seeded(model, plain, labels, top, "a mask as the target")
+        others, seeding = _others(scout, data, options), Seeding(seeded, region)
+    aim = seeding.aim
+    shown = job.top if aim.has_classes else 0
+    job = replace(job, aim=aim.words(job.labels), aim_tag=aim.tag, top=shown, in_pairs=seeding.pairing is not None)
+    return _Opened(scout, job, others, seeding)
 
 
 def _others(explainer: Explainer, data: Mapping[str, Value], options: ImageOptions) -> dict[str, np.ndarray]:
     return {name: feed.array for name, feed in feeds_for(explainer, data, options).items()}
 
 
-def _partner(
-    similar: SimilarTo, scout: Explainer, others: Mapping[str, np.ndarray], options: ImageOptions
-) -> tuple[Pool, Partner]:
-    """The image that the others are compared with, seen through their own model."""
+def _towards(
+    similar: SimilarTo,
+    scout: Explainer,
+    seeded: Explainer,
+    others: Mapping[str, np.ndarray],
+    options: ImageOptions,
+    asked: Asked,
+) -> Seeding:
+    """The cosine to what images are compared with; an image goes through their own model where no other is named."""
+    if similar.settled:
+        return Seeding(seeded, Likeness(embed_elsewhere(similar, asked), similar.pooling))
     if similar.path is None:
         raise UsageError(f"the model takes images: name another model that embeds the text {similar.name}")
     taken = _image_input(scout, others, options)
     feed = feeds_for(scout, {taken.name: similar.path}, options)[taken.name]
     feeds = {taken.name: feed.array, **others}
     output = scout.explain(feeds).explained_output
-    pool = pool_for(similar.pooling, None if output is None else output.shape, axis=width_axis(taken.layout))
     if output is None or feed.photo is None:
         raise UsageError(f"{similar.name} has no embedding here: the model does not return what is explained")
-    return pool, Partner(feed.photo, feeds, output, similar.pairs or 0)
+    pairing = Pairing(seeded, taken, similar.pooling, Seen(feed.photo, feeds, output), similar.pairs or 0)
+    vector = pairing.pool(pairing.partner).vectors(output)[0]
+    likeness = Likeness(Embedding(similar.name, vector), similar.pooling)
+    return Seeding(seeded, likeness, None if similar.pairs is None else pairing)
 
 
 def _image_input(explainer: Explainer, others: Mapping[str, np.ndarray], options: ImageOptions) -> ImageInput:
@@ -235,8 +237,8 @@ def _run(
         relevance = {name: sample_of(value, index, size) for name, value in found.relevance.items()}
         answer = replace(answer_of(found, index, size), detail=detail)
         pairs = None
-        if seeding is not None and seeding.pairs is not None and explained is not None:
+        if seeding is not None and seeding.pairing is not None and explained is not None:
             alone = np.repeat(prepared.array[None], recipe.image_input.batch or 1, axis=0)
-            rolled = np.roll(explained, -index, axis=0)[: len(alone)]
-            pairs = seeding.pairs(recipe.image_input, {**feeds, recipe.image_input.name: alone}, rolled)
+            own = np.roll(explained, -index, axis=0)[: len(alone)]
+            pairs = seeding.pairing.of(Seen(prepared, {**feeds, recipe.image_input.name: alone}, own))
         yield Sample(prepared, relevance.pop(recipe.image_input.name), answer, relevance, pairs)

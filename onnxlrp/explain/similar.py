@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxlrp.errors import UsageError
 from onnxlrp.explain import load
-from onnxlrp.explain.embedding import POOLINGS, Embedding, pool_for, read_embedding
+from onnxlrp.explain.embedding import POOLINGS, Embedding, pool_for, read_embedding, width_axis
 from onnxlrp.explain.feeds import ARRAY_SUFFIXES, feeds_for
 from onnxlrp.explain.layout import Layout, find_image_input
 from onnxlrp.explain.preprocess import ImageOptions, Prepared
@@ -113,11 +113,6 @@ class Likeness:
         """The cosine of each sample."""
         vectors = pool_for(self.pooling, explained.shape, axis=width_axis(layout)).vectors(explained)
         return [f"cosine {cosine:.4f}" for cosine in self.other.cosine(vectors)]
-
-
-def width_axis(layout: Layout) -> int:
-    """The axis of the width, of a map whose model takes images in that layout."""
-    return 3 if layout == "nhwc" else 1
 
 
 def check_similar(similar: SimilarTo, asked: Asked, explained: Kind) -> None:
