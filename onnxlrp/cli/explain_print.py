@@ -25,7 +25,8 @@ def image(result: ImageResult, _top: int) -> None:
         {
             "image": str(result.image),
             "classes": [_class_line(found, result.score_kind) for found in result.top],
-            "explained": result.target,
+            # Classes have their scores above.
+            "explained": result.target if result.top else f"{result.target}  {result.detail}".rstrip(),
             "prepared": result.preprocessing,
             "written": [str(file) for file in result.files],
         }

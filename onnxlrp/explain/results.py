@@ -31,6 +31,7 @@ class ImageResult:
     files          everything written for the image; the report pictures first
     preprocessing  one line: preset, colour order, layout and the formula applied to pixels
     notes          what a reader of the result should know, such as relevance that is zero everywhere
+    detail         more of what was explained, such as its score; several maps are separated by "; "
     """
 
     image: Path
@@ -40,6 +41,7 @@ class ImageResult:
     files: tuple[Path, ...]
     preprocessing: str
     notes: tuple[str, ...] = ()
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def write_sample(prefix: Path, sample: Sample, recipe: Recipe, job: Job) -> Imag
         files=tuple(path for path, _ in (*pictures, *extras)),
         preprocessing=recipe.describe(),
         notes=tuple(notes),
+        detail="; ".join(subject.detail for subject in reading.subjects if subject.detail),
     )
 
 
@@ -135,6 +138,7 @@ def _npz(sample: Sample, recipe: Recipe, job: Job, subjects: Sequence[Subject]) 
         "rules": job.rules,
         "target": list(job.target) if isinstance(job.target, tuple) else job.target,
         "explained": [subject.heading for subject in subjects],
+        "details": [subject.detail for subject in subjects],
         "input": recipe.image_input.name,
         "layout": recipe.image_input.layout,
         "preprocessing": recipe.describe(),

@@ -84,6 +84,7 @@ def test_images_and_an_embedding(tmp_path: Path, text: str, weights: dict[str, A
         np.testing.assert_allclose(found["relevance"].ravel(), expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found["relevance"].sum(), cosine, rtol=1e-4)
         assert result.target == "cosine to the given embedding" and not result.top
+        assert result.detail == f"cosine {cosine:.4f}"
 
 
 def test_the_first_of_the_vectors_of_tokens(tmp_path: Path) -> None:
