@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ import onnx
 
 from onnxlrp.api import ModelLike, Rules, plan
 from onnxlrp.check import metadata
-from onnxlrp.check.save import save
 from onnxlrp.errors import UsageError
 from onnxlrp.evaluation.case import Array
 from onnxlrp.evaluation.sample import Layout
@@ -28,7 +26,7 @@ from onnxlrp.read import external
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.run.explainer import Explainer
-from onnxlrp.run.session import open_session
+from onnxlrp.run.session import open_beside
 from onnxlrp.tables import RuleTable, load_table
 
 #: Elements of the explained input that go through the model in one run, which bounds the memory of its activations.
@@ -232,12 +230,7 @@ class Engine:
         model.CopyFrom(self._source.model)
         del model.graph.output[:]
         model.graph.output.append(onnx.ValueInfoProto(name=self._explained.tensor))
-        if self._source.base_dir is None:
-            return open_session(model, self._providers)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            save(model, path, self._source)
-            return open_session(path, self._providers)
+        return open_beside(self._source, model, self._providers)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def feeds_for(model: ModelInputs, values: Mapping[str, Value], options: ImageOpt
     return {name: _feed(model, name, value, options) for name, value in values.items()}
 
 
+def arrays_for(model: ModelInputs, values: Mapping[str, Value], options: ImageOptions) -> dict[str, np.ndarray]:
+    """The arrays of `feeds_for`, which raises the same."""
+    return {name: feed.array for name, feed in feeds_for(model, values, options).items()}
+
+
 def _feed(model: ModelInputs, name: str, value: Value, options: ImageOptions) -> Feed:
     if isinstance(value, np.ndarray):
         return Feed(value)

@@ -13,7 +13,7 @@ from onnxlrp.errors import UsageError
 from onnxlrp.explain.aim import Aim
 from onnxlrp.explain.cells import Pairing, Seen
 from onnxlrp.explain.embedding import Embedding
-from onnxlrp.explain.feeds import Value, feeds_for
+from onnxlrp.explain.feeds import Value, arrays_for, feeds_for
 from onnxlrp.explain.job import Job
 from onnxlrp.explain.layout import ImageInput, find_image_input
 from onnxlrp.explain.load import check_photo, expand_paths, read_photo
@@ -113,11 +113,11 @@ def _opened(
         raise UsageError("a mask and a cosine are both what is explained: give one of them")
     if mask is None and similar_to is None:
         explainer, job = open_model(model, asked, labels, top)
-        return _Opened(explainer, job, _others(explainer, data, options))
+        return _Opened(explainer, job, arrays_for(explainer, data, options))
     if similar_to is not None:
         check_similar(similar_to, asked, "image")
         scout, seeded, job = open_seeded(model, asked, labels, top, "the cosine")
-        others = _others(scout, data, options)
+        others = arrays_for(scout, data, options)
         seeding = _towards(similar_to, scout, seeded, others, options, asked)
     else:
         if asked.get("position") is not None or asked.get("rather_than") is not None:
@@ -125,15 +125,11 @@ def _opened(
         region = read_region(str(mask), asked.get("target"), asked.get("axis"))
         plain: Asked = {**asked, "target": None, "axis": None}
         scout, seeded, job = open_seeded(model, plain, labels, top, "a mask as the target")
-        others, seeding = _others(scout, data, options), Seeding(seeded, region)
+        others, seeding = arrays_for(scout, data, options), Seeding(seeded, region)
     aim = seeding.aim
     shown = job.top if aim.has_classes else 0
     job = replace(job, aim=aim.words(job.labels), aim_tag=aim.tag, top=shown, in_pairs=seeding.pairing is not None)
     return _Opened(scout, job, others, seeding)
-
-
-def _others(explainer: Explainer, data: Mapping[str, Value], options: ImageOptions) -> dict[str, np.ndarray]:
-    return {name: feed.array for name, feed in feeds_for(explainer, data, options).items()}
 
 
 def _towards(

@@ -12,7 +12,7 @@ import numpy as np
 from onnxlrp.errors import UsageError
 from onnxlrp.explain import load
 from onnxlrp.explain.embedding import POOLINGS, Embedding, pool_for, read_embedding, width_axis
-from onnxlrp.explain.feeds import ARRAY_SUFFIXES, feeds_for
+from onnxlrp.explain.feeds import ARRAY_SUFFIXES, arrays_for
 from onnxlrp.explain.layout import Layout, find_image_input
 from onnxlrp.explain.preprocess import ImageOptions, Prepared
 from onnxlrp.explain.session import Asked, Model
@@ -144,7 +144,7 @@ def embed_elsewhere(similar: SimilarTo, asked: Asked) -> Embedding:
     axis, count = 1, None
     if similar.kind == "image":
         taken = find_image_input(model.input_names, model.input_shapes, model.input_types, similar.images.layout)
-        feeds = {taken.name: feeds_for(model, {taken.name: Path(similar.what)}, similar.images)[taken.name].array}
+        feeds = arrays_for(model, {taken.name: Path(similar.what)}, similar.images)
         axis = width_axis(taken.layout)
     else:
         if similar.tokenizer is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxlrp.errors import OnnxLrpError, UsageError
 from onnxlrp.explain.answer import DOT, Answer, Reading, read_answer
-from onnxlrp.explain.feeds import Value, feeds_for
+from onnxlrp.explain.feeds import Value, arrays_for
 from onnxlrp.explain.files import npz, png, write
 from onnxlrp.explain.job import Job, beside
 from onnxlrp.explain.naming import refuse_overwriting, unique_stems
@@ -87,7 +87,7 @@ def explain_sounds(
     for file in files:
         read_sound(file, None)
     explainer, job = open_model(model, asked, labels, top)
-    others = {name: feed.array for name, feed in feeds_for(explainer, dict(data or {}), ImageOptions()).items()}
+    others = arrays_for(explainer, data or {}, ImageOptions())
     free = [name for name in explainer.input_names if name not in others]
     sound_input = find_sound_input(free, explainer.input_shapes, explainer.input_types, options.spectrogram)
     if sound_input.name not in explainer.explained:

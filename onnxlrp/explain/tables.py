@@ -15,7 +15,7 @@ import numpy as np
 from onnxlrp.errors import OnnxLrpError, UsageError
 from onnxlrp.explain.answer import DOT, Reading, Subject, TopClass, read_answer
 from onnxlrp.explain.bars import Bar, bars_picture
-from onnxlrp.explain.feeds import Value, feeds_for
+from onnxlrp.explain.feeds import Value, arrays_for
 from onnxlrp.explain.files import npz, png, write
 from onnxlrp.explain.job import Job, beside
 from onnxlrp.explain.naming import refuse_overwriting, unique_stems
@@ -83,7 +83,7 @@ def explain_tables(
     files = [Path(path) for path in paths]
     tables = [read_table(file, options or TableOptions()) for file in files]
     explainer, job = open_model(model, asked, labels, top)
-    others = {name: feed.array for name, feed in feeds_for(explainer, dict(data or {}), ImageOptions()).items()}
+    others = arrays_for(explainer, data or {}, ImageOptions())
     free = [name for name in explainer.input_names if name not in others]
     filled = [fill_inputs(table, free, explainer.input_shapes, explainer.input_types) for table in tables]
     prefixes = [Path(out_dir) / f"{stem}.{job.tag}" for stem in unique_stems(files)]

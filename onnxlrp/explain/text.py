@@ -9,15 +9,14 @@ from typing import Unpack
 
 from onnxlrp.check import metadata
 from onnxlrp.errors import UsageError
-from onnxlrp.explain.feeds import Value, feeds_for
+from onnxlrp.explain.feeds import Value
 from onnxlrp.explain.job import Job
 from onnxlrp.explain.naming import refuse_overwriting
-from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.session import Asked, Model, open_model
 from onnxlrp.explain.similar import SimilarTo, check_similar, embed_elsewhere
-from onnxlrp.explain.text_cosine import open_lone, open_towers
+from onnxlrp.explain.text_cosine import Embedder
 from onnxlrp.explain.text_generate import generate
-from onnxlrp.explain.text_inputs import find_text_inputs, parse_roles
+from onnxlrp.explain.text_inputs import parse_roles
 from onnxlrp.explain.text_model import TextModel
 from onnxlrp.explain.text_results import Found, TextResult, planned_files, write_text
 from onnxlrp.explain.text_tokens import TextTokenizer
@@ -136,14 +135,13 @@ def _opened(
 ) -> tuple[Callable[[str, str | None], Found], Job]:
     """What explains one text, or a pair, and what all of them share."""
     similar = options.similar_to
-    if similar is not None and not similar.is_own_text:
-        vector = embed_elsewhere(similar, asked)
-        lone = open_lone(model, asked, top, tokenizer, options.feed, data, similar.pooling, vector)
-        return lambda text, _: lone.explain(text), lone.job
     if similar is not None:
-        other = str(similar.what)
-        towers = open_towers(model, asked, top, tokenizer, options.feed, data, similar.pooling, similar.pairs)
-        return lambda text, _: towers.explain(text, other), towers.job
+        embedder = Embedder(model, asked, top, tokenizer, options.feed, data)
+        if similar.is_own_text:
+            other, towers = str(similar.what), embedder.towers(similar.pooling, similar.pairs)
+            return lambda text, _: towers.explain(text, other), towers.job
+        lone = embedder.lone(similar.pooling, embed_elsewhere(similar, asked))
+        return lambda text, _: lone.explain(text), lone.job
     opened = _open(model, asked, options, data, labels, top, tokenizer)
     job = replace(opened.job, part="generated") if options.generate else opened.job
     return lambda text, pair: _explain(opened, text, pair, options.generate), job
@@ -160,9 +158,7 @@ def _open(
 ) -> TextModel:
     asked, place = _position(model, asked, "last" if options.generate else asked.get("position"))
     explainer, job = open_model(model, asked, labels, top, gives_position=True)
-    others = {name: feed.array for name, feed in feeds_for(explainer, data, ImageOptions()).items()}
-    inputs = find_text_inputs(explainer, options.feed, tuple(others))
-    return TextModel(explainer, job, tokenizer, inputs, others, place)
+    return TextModel.of(explainer, job, tokenizer, options.feed, data, place)
 
 
 def _position(model: Model, asked: Asked, wanted: str | int | None) -> tuple[Asked, int | None]:

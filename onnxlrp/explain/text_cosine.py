@@ -15,12 +15,10 @@ import numpy as np
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.answer import Reading, Subject
 from onnxlrp.explain.embedding import Embedding, Pool, pool_for
-from onnxlrp.explain.feeds import Value, feeds_for
+from onnxlrp.explain.feeds import Value
 from onnxlrp.explain.job import Job
 from onnxlrp.explain.pairs import Way, pairs_of_parts
-from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.session import Asked, Explainer, Model, open_seeded
-from onnxlrp.explain.text_inputs import find_text_inputs
 from onnxlrp.explain.text_model import TextModel
 from onnxlrp.explain.text_results import Found, Pass
 from onnxlrp.explain.text_tokens import Encoded, TextTokenizer
@@ -59,10 +57,12 @@ class Towers:
         raw, notes = zip(*(_output(tower, texts) for tower, texts in ways), strict=True)
         pools = [pool_for(self.pooling, array.shape, len(own.ids)) for array, own in zip(raw, encoded, strict=True)]
         vectors = [pool.vectors(array)[0] for pool, array in zip(pools, raw, strict=True)]
+        others = [Embedding(repr(plain[1 - k]), vectors[1 - k]) for k in (0, 1)]
+        cosine = float(others[0].cosine(vectors[0][None])[0])
         passes: list[Pass] = []
         for k, (tower, texts) in enumerate(ways):
-            against = Embedding(repr(plain[1 - k]), vectors[1 - k])
-            seed, title = _aimed(pools[k], raw[k], against)
+            seed = pools[k].seeds(raw[k].shape, others[k].directions(vectors[k][None]))
+            title = _title(others[k], cosine)
             if together:
                 passes.append(_pass(tower, texts, seed, title, k, plain))
             else:
@@ -74,7 +74,6 @@ class Towers:
                 for k, (tower, texts) in enumerate(ways)
             )
             pairs = pairs_of_parts((first_way, second_way), vectors, self.numbers)
-        cosine = Embedding("", vectors[1]).cosine(vectors[0][None])[0]
         arrays = {"cosine": np.asarray(cosine), "embeddings": np.stack(vectors).astype(np.float32)}
         said = tuple(note for found in notes for note in found)
         return Found(text, other, tuple(passes), arrays=arrays, notes=said, pairs=pairs)
@@ -97,77 +96,57 @@ class Lone:
         encoded = self.tower.scout.tokenizer.encode(text)
         raw, notes = _output(self.tower, (encoded,))
         pool = pool_for(self.pooling, raw.shape, len(encoded.ids))
-        seed, title = _aimed(pool, raw, self.other)
         vector = pool.vectors(raw)[:1]
-        passes = (_pass(self.tower, (encoded,), seed, title, None, (text,)),)
+        cosine = float(self.other.cosine(vector)[0])
+        seed = pool.seeds(raw.shape, self.other.directions(vector))
+        passes = (_pass(self.tower, (encoded,), seed, _title(self.other, cosine), None, (text,)),)
         both = np.concatenate([vector, self.other.vector[None]]).astype(np.float32)
-        arrays = {"cosine": np.asarray(self.other.cosine(vector)[0]), "embeddings": both}
+        arrays = {"cosine": np.asarray(cosine), "embeddings": both}
         return Found(text, None, passes, arrays=arrays, notes=notes)
 
 
-def open_towers(
-    model: Model,
-    asked: Asked,
-    top: int,
-    tokenizer: TextTokenizer,
-    feed: Mapping[str, str],
-    data: Mapping[str, Value],
-    pooling: str | None,
-    numbers: int | None = None,
-) -> Towers:
-    """A model with one embedding for both texts, or with two outputs, each the embedding of the text of its own inputs.
+@dataclass(frozen=True)
+class Embedder:
+    """A model of texts that makes embeddings, and how texts go into it; see `TextOptions`."""
 
-    Raises UsageError for a converted model and for more outputs than two.
-    """
-    outputs: Sequence[str | None] = asked.get("outputs") or (None,)
-    if len(outputs) > 2:
-        raise UsageError(f"a cosine is between two embeddings; {len(outputs)} outputs were named")
-    towers = []
-    for output in outputs:
-        own = asked.copy()
-        own["outputs"] = () if output is None else (output,)
-        towers.append(_tower(model, own, top, tokenizer, feed, data))
-    groups = len(towers[0].scout.inputs.groups)
-    if groups != len(towers):
-        raise UsageError(
-            f"the model takes {groups} texts and {len(towers)} embeddings were named: with two inputs of token ids "
-            "name both embeddings, --output A --output B, with a single one just one"
-        )
-    return Towers(towers[0], towers[-1], pooling, numbers)
+    model: Model
+    asked: Asked
+    top: int
+    tokenizer: TextTokenizer
+    feed: Mapping[str, str]
+    data: Mapping[str, Value]
 
+    def towers(self, pooling: str | None, numbers: int | None = None) -> Towers:
+        """One embedding for both texts, or two outputs, each the embedding of the text of its own inputs.
 
-def open_lone(
-    model: Model,
-    asked: Asked,
-    top: int,
-    tokenizer: TextTokenizer,
-    feed: Mapping[str, str],
-    data: Mapping[str, Value],
-    pooling: str | None,
-    other: Embedding,
-) -> Lone:
-    """A model that embeds one text, and what the text is compared with.
+        Raises UsageError for a converted model and for more outputs than two.
+        """
+        outputs = self.asked.get("outputs") or ()
+        if len(outputs) > 2:
+            raise UsageError(f"a cosine is between two embeddings; {len(outputs)} outputs were named")
+        towers = [self._tower((output,)) for output in outputs] or [self._tower()]
+        groups = len(towers[0].scout.inputs.groups)
+        if groups != len(towers):
+            raise UsageError(
+                f"the model takes {groups} texts and {len(towers)} embeddings were named: with two inputs of token ids "
+                "name both embeddings, --output A --output B, with a single one just one"
+            )
+        return Towers(towers[0], towers[-1], pooling, numbers)
 
-    Raises UsageError for a converted model and one that takes more texts.
-    """
-    tower = _tower(model, asked, top, tokenizer, feed, data)
-    if len(tower.scout.inputs.groups) != 1:
-        raise UsageError("a model that takes two texts has no embedding of one to compare with something else")
-    return Lone(tower, other, pooling)
+    def lone(self, pooling: str | None, other: Embedding) -> Lone:
+        """One embedding, and what the text is compared with.
 
+        Raises UsageError for a converted model and one that takes more texts.
+        """
+        tower = self._tower(self.asked.get("outputs", ()))
+        if len(tower.scout.inputs.groups) != 1:
+            raise UsageError("a model that takes two texts has no embedding of one to compare with something else")
+        return Lone(tower, other, pooling)
 
-def _tower(
-    model: Model,
-    asked: Asked,
-    top: int,
-    tokenizer: TextTokenizer,
-    feed: Mapping[str, str],
-    data: Mapping[str, Value],
-) -> Tower:
-    scout, seeded, job = open_seeded(model, asked, None, top, "the cosine")
-    others = {name: given.array for name, given in feeds_for(scout, data, ImageOptions()).items()}
-    inputs = find_text_inputs(scout, feed, tuple(others))
-    return Tower(TextModel(scout, job, tokenizer, inputs, others), seeded)
+    def _tower(self, outputs: Sequence[str] = ()) -> Tower:
+        asked: Asked = {**self.asked, "outputs": outputs}
+        scout, seeded, job = open_seeded(self.model, asked, None, self.top, "the cosine")
+        return Tower(TextModel.of(scout, job, self.tokenizer, self.feed, self.data), seeded)
 
 
 def _output(tower: Tower, texts: tuple[Encoded, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -177,11 +156,8 @@ def _output(tower: Tower, texts: tuple[Encoded, ...]) -> tuple[np.ndarray, tuple
     return found.explained_output, notes
 
 
-def _aimed(pool: Pool, output: np.ndarray, other: Embedding) -> tuple[np.ndarray, Subject]:
-    """The seed for the cosine of the first sample to another embedding, and what it explains in words."""
-    vector = pool.vectors(output)[:1]
-    title = Subject(f"cosine to {other.name}", f"cosine {other.cosine(vector)[0]:.4f}")
-    return pool.seeds(output.shape, other.directions(vector)), title
+def _title(other: Embedding, cosine: float) -> Subject:
+    return Subject(f"cosine to {other.name}", f"cosine {cosine:.4f}")
 
 
 def _way(tower: Tower, texts: tuple[Encoded, ...], output: np.ndarray, pool: Pool, group: int, count: int) -> Way:

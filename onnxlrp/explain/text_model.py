@@ -10,9 +10,11 @@ import numpy as np
 
 from onnxlrp.errors import UsageError
 from onnxlrp.explain.answer import Answer, Reading, read_answer
+from onnxlrp.explain.feeds import Value, arrays_for
 from onnxlrp.explain.job import Job
+from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.session import Explainer, Explanation, answer_of
-from onnxlrp.explain.text_inputs import TextInputs, fill
+from onnxlrp.explain.text_inputs import TextInputs, fill, find_text_inputs
 from onnxlrp.explain.text_results import Pass
 from onnxlrp.explain.text_tokens import Encoded, Piece, TextTokenizer
 
@@ -32,6 +34,23 @@ class TextModel:
     inputs: TextInputs
     others: Mapping[str, np.ndarray]
     position: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        explainer: Explainer,
+        job: Job,
+        tokenizer: TextTokenizer,
+        feed: Mapping[str, str],
+        data: Mapping[str, Value],
+        position: int | None = None,
+    ) -> TextModel:
+        """With its inputs found by their names and `feed`, but for those that `data` fills.
+
+        Raises UsageError for inputs that nothing is known of, and data that do not fit.
+        """
+        others = arrays_for(explainer, data, ImageOptions())
+        return cls(explainer, job, tokenizer, find_text_inputs(explainer, feed, tuple(others)), others, position)
 
     def encode(self, text: str, pair: str | None) -> tuple[Encoded, ...]:
         """The tokens for each group of inputs: both texts in one, or each in its own.

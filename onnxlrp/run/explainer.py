@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +13,17 @@ from onnx import helper
 
 from onnxlrp.api import ModelLike, Rules
 from onnxlrp.check import metadata
-from onnxlrp.check.save import save
 from onnxlrp.compile import compile_model
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, POSITION_INPUT, SEED_INPUT, TARGET_INPUT
 from onnxlrp.errors import ModelReadError, UsageError
 from onnxlrp.graph.view import dimension
 from onnxlrp.planning.concepts import MaskLike
 from onnxlrp.planning.target import TargetLike
-from onnxlrp.read.load import Source, load
+from onnxlrp.read.load import load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.request import Request
 from onnxlrp.run.masks import Masks, MaskValue, mask_array, stated, tensor_of
-from onnxlrp.run.session import open_session
+from onnxlrp.run.session import open_beside
 
 Array = np.ndarray[Any, Any]
 
@@ -149,7 +146,7 @@ class Explainer:
             # The logits are wanted beside the outputs; the added output exists in this session only.
             converted = _with_output(converted, logits)
         self._logits = logits
-        self._session = _open(converted, source, providers, lean)
+        self._session = open_beside(source, converted, providers, lean=lean)
 
     def explain(
         self,
@@ -297,13 +294,3 @@ def _with_output(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
     result.CopyFrom(model)
     result.graph.output.append(onnx.ValueInfoProto(name=tensor))
     return result
-
-
-def _open(model: onnx.ModelProto, source: Source, providers: Sequence[str] | None, lean: bool) -> Any:
-    """A session; where weights lie in files, the model is written to a temporary file beside links to them."""
-    if source.base_dir is None:
-        return open_session(model, providers, lean=lean)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        save(model, path, source)
-        return open_session(path, providers, lean=lean)

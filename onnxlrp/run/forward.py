@@ -11,7 +11,7 @@ import onnx
 
 from onnxlrp.errors import UsageError
 from onnxlrp.read.load import load
-from onnxlrp.run.session import open_session
+from onnxlrp.run.session import open_beside
 
 Array = np.ndarray[Any, Any]
 
@@ -28,8 +28,8 @@ class ForwardModel:
     """
 
     def __init__(self, model: str | Path | bytes | onnx.ModelProto, providers: Sequence[str] | None = None) -> None:
-        source = load(model).model  # says what is wrong with a file better than the runtime
-        self._session = open_session(model if isinstance(model, str | Path) else source, providers)
+        source = load(model)
+        self._session = open_beside(source, source.model, providers)
         given = self._session.get_inputs()
         self.input_names: tuple[str, ...] = tuple(value.name for value in given)
         self.input_shapes: dict[str, tuple[int | str | None, ...]] = {v.name: tuple(v.shape) for v in given}

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import onnx
 
+from onnxlrp.check.save import save
 from onnxlrp.errors import ModelReadError, UsageError
+from onnxlrp.read.load import Source
 
 _MISSING = (
     "onnxruntime is not installed; install it with `pip install onnxlrp[cpu]`, or `pip install onnxlrp[gpu]` for CUDA"
 )
+
+
+class Opening(TypedDict, total=False):
+    """The options of `open_session`."""
+
+    optimised: bool
+    threads: int | None
+    lean: bool
+    arena: bool
 
 
 def runtime() -> Any:
@@ -86,6 +99,24 @@ def open_session(
             f"{missing[0]} does not work on this machine; it needs `pip install onnxlrp[gpu]` and its driver"
         )
     return session
+
+
+def open_beside(
+    source: Source, model: onnx.ModelProto, providers: Sequence[str] | None = None, **how: Unpack[Opening]
+) -> Any:
+    """A session for a model that was made of another one, whose weights may lie in files beside that.
+
+    It is then written to a temporary file beside links to them.
+
+    Raises:
+        UsageError, ModelReadError: as `open_session`, which has the options.
+    """
+    if source.base_dir is None:
+        return open_session(model, providers, **how)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path, source)
+        return open_session(path, providers, **how)
 
 
 def _reason(error: BaseException) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from onnx import TensorProto
 
 from onnxlrp.api import ModelLike, Rules
 from onnxlrp.check import metadata
-from onnxlrp.check.save import save
 from onnxlrp.check.strip import strip
 from onnxlrp.compile import Converted, compile_model
 from onnxlrp.emit.inputs import EXPLAIN_INPUT, SEED_INPUT
@@ -29,7 +26,7 @@ from onnxlrp.read import structure
 from onnxlrp.read.load import Source, load
 from onnxlrp.read.prepare import prepare
 from onnxlrp.request import Request
-from onnxlrp.run.session import open_session
+from onnxlrp.run.session import open_beside
 from onnxlrp.tables import parse_table
 from onnxlrp.understand.declared import from_text
 from onnxlrp.verification.data import has_open_batch, random_inputs
@@ -160,12 +157,7 @@ def _of_converted(source: Source) -> _Subject:
 
 
 def _session(model: onnx.ModelProto, source: Source, optimised: bool, providers: Sequence[str] | None) -> Any:
-    if source.base_dir is None:
-        return open_session(model, providers, optimised=optimised, arena=False)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        save(model, path, source)
-        return open_session(path, providers, optimised=optimised, arena=False)
+    return open_beside(source, model, providers, optimised=optimised, arena=False)
 
 
 def _ledger_session(model: onnx.ModelProto, source: Source, providers: Sequence[str] | None) -> Any:
@@ -291,7 +283,7 @@ def _report(subject: _Subject, graph: Graph, feeds: dict[str, Array], providers:
     session = _ledger_session(kept.model, subject.source, providers)
     full = _with_added_inputs(kept.model, feeds, explained)
     # Samples that depend on one another make a ledger only together.
-    rows = _ledger_rows(kept, session, _one_by_one(graph, full) if batch.passed else [full])
+    rows = _ledger_rows(kept, session, (_one_by_one(graph, full) if batch.passed else None) or [full])
     ledger, worst = _ledger_check(kept, rows)
     checks += [ledger, batch]
     return Report(tuple(checks), worst)
@@ -362,11 +354,11 @@ def _ledger_rows(kept: Converted, session: Any, samples: Sequence[Mapping[str, A
     return total
 
 
-def _one_by_one(graph: Graph, feeds: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """The samples apart; all together where the batch is fixed."""
+def _one_by_one(graph: Graph, feeds: Mapping[str, Array]) -> list[dict[str, Array]] | None:
+    """The samples apart; None where the batch is fixed."""
     own = {n: a for n, a in feeds.items() if n in graph.inputs}
     if not has_open_batch(graph, own):
-        return [dict(feeds)]
+        return None
     return [{n: a[i : i + 1] for n, a in feeds.items()} for i in range(next(iter(own.values())).shape[0])]
 
 
@@ -391,9 +383,9 @@ def _ledger_check(kept: Converted, rows: Array) -> tuple[Check, tuple[WorstNode,
 
 def _batch_check(graph: Graph, session: Any, feeds: Mapping[str, Array], together: Mapping[str, Array]) -> Check:
     name = "batch independence"
-    if not has_open_batch(graph, {n: a for n, a in feeds.items() if n in graph.inputs}):
-        return Check(name, True, None, None, "not applicable: the batch size is fixed")
     samples = _one_by_one(graph, feeds)
+    if samples is None:
+        return Check(name, True, None, None, "not applicable: the batch size is fixed")
     count = len(samples)
     if count < 2:
         return Check(name, True, None, None, "not applicable: one sample only")

@@ -75,8 +75,7 @@ def test_heads_and_neurons(tmp_path: Path, name: str, exporter: str, table: str)
     model = export(given, tmp_path / "model.onnx", exporter == "dynamo")
     how = {"target": "seed", "inputs": ("ids",), "components": ("heads", "neurons")}
     emitted = to_float64(onnxlrp.convert(model, rules=table, **how))
-    used = {v.name for v in model.graph.input}
-    feeds = {n: x.numpy() for n, x in zip(given.names, given.inputs, strict=True) if n in used}
+    feeds = given.feeds(model)
     with torch.no_grad():
         shape = tuple(given.runner(*given.inputs).shape)
     seed = np.random.default_rng(5).normal(size=shape) * given.inputs[1].numpy()[..., None]

@@ -37,9 +37,7 @@ def test_the_table_is_the_published_rules(tmp_path: Path, name: str, exporter: s
     given = case(name)
     model = export(given, tmp_path / "model.onnx", exporter == "dynamo")
     emitted = onnxlrp.convert(model, rules="attnlrp-explicit", target="seed", inputs=(given.names[0],))
-    feeds = {n: x.numpy() for n, x in zip(given.names, given.inputs, strict=True)}
-    used = {v.name for v in model.graph.input}
-    feeds = {n: x for n, x in feeds.items() if n in used}
+    feeds = given.feeds(model)
     with torch.no_grad():
         shape = given.runner(*given.inputs).shape
     seed = np.random.default_rng(5).normal(size=tuple(shape))

@@ -55,7 +55,7 @@ def test_an_optimised_transformer_is_explained_as_before(tmp_path: Path, name: s
     plain = export(given, tmp_path / "model.onnx", exporter == "dynamo")
     optimised = (_by_session if how == "session" else _by_fusion(_KINDS[name]))(tmp_path / "model.onnx")
     assert any(node.domain == "com.microsoft" for node in optimised.graph.node)
-    feeds = {key: value.numpy() for key, value in zip(given.names, given.inputs, strict=True)}
+    feeds = given.feeds(plain)
     for rules in ("attnlrp", "epsilon"):
         before, after = (_map(m, given.names[0], feeds, rules) for m in (plain, optimised))
         assert relative_l2(after, before) < (1e-5 if rules == "attnlrp" else 1e-3)

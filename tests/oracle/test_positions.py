@@ -108,8 +108,7 @@ def test_positions_keep_what_they_receive(
     model = export(given, tmp_path / "model.onnx", exporter == "dynamo")
     source = given.names[0]
     emitted = to_float64(onnxlrp.convert(model, rules="pe-aware", target="seed", inputs=(source,)))
-    used = {v.name for v in model.graph.input}
-    feeds = {n: x.numpy() for n, x in zip(given.names, given.inputs, strict=True) if n in used}
+    feeds = given.feeds(model)
     widened = {n: x.astype(np.float64) if x.dtype == np.float32 else x for n, x in feeds.items()}
     with torch.no_grad():
         shape = tuple(given.runner(*given.inputs).shape)

@@ -206,6 +206,11 @@ class Case:
     inputs: tuple[Tensor, ...]
     names: tuple[str, ...]
 
+    def feeds(self, model: onnx.ModelProto) -> dict[str, Any]:
+        """Arrays for those of its inputs that the exporter kept."""
+        kept = {value.name for value in model.graph.input}
+        return {n: x.numpy() for n, x in zip(self.names, self.inputs, strict=True) if n in kept}
+
     def double(self) -> Runner:
         return copy.deepcopy(self.runner).double().requires_grad_(False)
 

@@ -92,7 +92,8 @@ def _trouble_of_original(path: Path, sample: Array) -> str:
     try:
         open_session(path).run(None, {"image": sample})
     except Exception as error:  # onnxruntime raises its own unrelated classes
-        return f"the exported model itself does not run on {list(sample.shape)}: {short(error)}"
+        said = short(error).replace(str(path), path.name)
+        return f"the exported model itself does not run on {list(sample.shape)}: {said}"
     return ""
 
 

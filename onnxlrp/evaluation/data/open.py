@@ -16,7 +16,7 @@ from onnxlrp.evaluation.data.sentences import open_sentences
 from onnxlrp.evaluation.sample import Data
 from onnxlrp.evaluation.subject import Engine
 from onnxlrp.explain import sound
-from onnxlrp.explain.feeds import ARRAY_SUFFIXES, Value, feeds_for
+from onnxlrp.explain.feeds import ARRAY_SUFFIXES, Value, arrays_for
 from onnxlrp.explain.labels import read_labels
 from onnxlrp.explain.preprocess import ImageOptions
 from onnxlrp.explain.table import SUFFIXES as TABLE_SUFFIXES
@@ -61,7 +61,7 @@ def open_data(engine: Engine, path: str | Path, options: DataOptions, input_name
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     labels = None if options.labels is None else read_labels(options.labels)
-    others = {n: _one(n, feed.array) for n, feed in feeds_for(engine, dict(options.fixed), options.image).items()}
+    others = {n: _one(n, array) for n, array in arrays_for(engine, options.fixed, options.image).items()}
     suffix = path.suffix.lower()
     _refuse(options, suffix)
     data: Data
