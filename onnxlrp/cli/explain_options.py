@@ -202,7 +202,7 @@ _SIMILAR = (
     click.option(
         "--other-output",
         metavar="NAME",
-        help="With --other-model: the embedding among its outputs.  [default: the first one made of floats]",
+        help="With --other-model: the embedding among its outputs.  [default: the only one made of floats]",
     ),
     click.option(
         "--pairs",

@@ -31,7 +31,7 @@ class SimilarTo:
     Attributes:
         what: an embedding, its file (.npy or .npz), the file of an image, or a text.
         model: the model that embeds it, where that is another one than the model that is explained.
-        output: the embedding among the outputs of that model; None: the first one made of floats.
+        output: the embedding among the outputs of that model; None: the only one made of floats.
         tokenizer: for a text: the tokenizer.json of that model; `feed` its inputs, as in `TextOptions`.
         images: how the file of an image becomes numbers for the model that embeds it.
         pairs: the cosine is shared among pairs of tokens, or of cells of both images, as well, with one pass for each

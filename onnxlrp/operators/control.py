@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import GraphProto, numpy_helper
+from onnx import GraphProto, TensorProto, numpy_helper
 
 from onnxlrp.emit.builder import Builder
 from onnxlrp.operators.behaviour import Refusal
@@ -57,7 +57,10 @@ def _number(at: Situation, tensor: str) -> float | None:
     if node is None or node.domain:
         return None
     if node.op in ("Cast", "Squeeze", "Unsqueeze", "Identity", "Reshape"):
-        return _number(at, node.inputs[0])
+        number = _number(at, node.inputs[0])
+        # Every size but 0 is one and the same truth.
+        is_truth = node.op == "Cast" and node.attribute("to") == TensorProto.BOOL
+        return float(number != 0.0) if is_truth and number is not None else number
     if node.op in ("Equal", "Not"):
         given = [_number(at, i) for i in node.inputs]
         known = [g for g in given if g is not None]

@@ -38,9 +38,10 @@ class ForwardModel:
         self.output_names: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array], output: str | None = None) -> Array:
-        """An output by name; the first one made of floats when None.
+        """An output by name; when None the only one made of floats.
 
-        Raises UsageError for names that are no outputs, and a model that has no such output or does not take the feeds.
+        Raises UsageError for names that are no outputs, a model of which no single output is meant, and one that does
+        not take the feeds.
         """
         if output is not None and output not in self.output_names:
             raise UsageError(f"the model has no output {output!r}; its outputs are {', '.join(self.output_names)}")
@@ -50,7 +51,13 @@ class ForwardModel:
             raise UsageError(
                 f"onnxruntime cannot run the model on this input: {str(error).strip().splitlines()[0]}"
             ) from error
-        arrays = [value for value in found if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
-        if not arrays:
-            raise UsageError("the model has no output made of floats")
-        return arrays[0]
+        named = zip(self.output_names if output is None else (output,), found, strict=True)
+        floats = {n: value for n, value in named if isinstance(value, np.ndarray) and value.dtype.kind == "f"}
+        if len(floats) != 1:
+            listed = ", ".join(f"{name} {list(value.shape)}" for name, value in floats.items())
+            raise UsageError(
+                f"the model has {len(floats)} outputs made of floats: {listed}; name the one that is meant"
+                if floats
+                else "the model has no output made of floats"
+            )
+        return next(iter(floats.values()))

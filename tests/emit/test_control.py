@@ -163,8 +163,15 @@ g (float[N,1,3] x) => (float[N,3] y)
 }}"""
 
 
-def test_a_branch_that_is_known_beforehand_is_read_in_place_of_the_if() -> None:
-    model = parser.parse_model(SQUEEZED)
+#: The same, asked of a size other than 1 as a truth.
+TRUTH = SQUEEZED.replace("c = Equal(d, one)", "truth = Cast <to = 9> (d) c = Equal(truth, yes)").replace(
+    "int64 at = {1}, int64 one = {1}", "int64 at = {2}, bool yes = {1}"
+)
+
+
+@pytest.mark.parametrize("text", [SQUEEZED, TRUTH], ids=["size", "truth"])
+def test_a_branch_that_is_known_beforehand_is_read_in_place_of_the_if(text: str) -> None:
+    model = parser.parse_model(text)
     steps = onnxlrp.plan(model, rules="gradient-x-input", target="seed").steps
     assert "If" not in {step.operator for step in steps}
     x, seed = distinct(2, 1, 3, seed=1), distinct(2, 3, seed=2)

@@ -117,6 +117,15 @@ def test_an_image_and_a_text_with_a_file_for_each_tower(tmp_path: Path) -> None:
     assert result.target == "cosine to 'weather is fine'"
 
 
+def test_which_output_of_another_model_is_the_embedding_is_not_guessed(tmp_path: Path) -> None:
+    """The vectors of tokens before they are projected are often as wide as the embedding."""
+    nodes = "h = Gather(table, input_ids) v = ReduceMean <keepdims = 0> (h, axis)"
+    onnx.save(written(nodes, "int64[N,S] input_ids", "float[N,S,4] h, float[N,4] v"), tmp_path / "text.onnx")
+    similar = SimilarTo("weather is fine", tmp_path / "text.onnx", tokenizer=word_pieces(tmp_path))
+    with pytest.raises(UsageError, match=r"2 outputs made of floats: h \[1, 5, 4\], v \[1, 4\]; name the one"):
+        explained(tmp_path, network(DENSE, w=W), similar)
+
+
 @pytest.mark.parametrize(
     ("similar", "asked", "message"),
     [
